@@ -1,0 +1,1 @@
+"""`jobs` is the work, `sharing` is what its workers share, `cli` is the command line."""

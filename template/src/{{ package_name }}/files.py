@@ -1,0 +1,139 @@
+"""Read input with errors that name the line, and write output that is whole or not there."""
+
+import contextlib
+import csv
+import errno
+import os
+import secrets
+import signal
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+
+class InputError(ValueError):
+    """What came in is wrong. The command line shows it as one line, without a traceback."""
+
+
+def check_readable(*paths: Path) -> None:
+    """Raise now what would end the work later: a file that is missing, unreadable or empty."""
+    for path in paths:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
+        # A pipe is left alone: opening it twice would lose what is in it.
+        if stat.S_ISREG(path.stat().st_mode):
+            with path.open("rb") as file:
+                if not file.read(1):
+                    raise InputError(f"{path}: the file is empty")
+
+
+def check_writable(path: Path) -> None:
+    """Raise now what would end the work later: a path where no file can be put."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file to write", str(path))
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is not a regular file, so it cannot be replaced")
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, "is write-protected", str(path))
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise InputError(f"{path}: there is no folder {folder} to write into")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no right to write into its folder", str(path))
+
+
+@contextlib.contextmanager
+def replacing(*paths: Path) -> Iterator[tuple[TextIO, ...]]:
+    """Open text files for writing that take the place of `paths` when the block has ended well.
+
+    Until then they lie beside them under hidden names. If the block raises they are removed,
+    and what stood at `paths` stays as it was.
+    """
+    with contextlib.ExitStack() as stack:
+        parts: list[tuple[TextIO, Path, Path]] = []
+        for path in paths:
+            check_writable(path)
+            target = path.resolve()  # a symbolic link stays one
+            part = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+            stack.callback(part.unlink, missing_ok=True)
+            file: TextIO = part.open("x", encoding="utf-8", newline="")
+            parts.append((stack.enter_context(file), part, target))
+        yield tuple(file for file, _, _ in parts)
+        for file, _, _ in parts:
+            file.flush()
+            os.fsync(file.fileno())
+        with _undisturbed():
+            for _, part, target in parts:
+                part.replace(target)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM: of several files, all are replaced or none."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A CSV file that is being read."""
+
+    header: list[str]
+    rows: Iterator[tuple[int, list[str]]]
+    """Each row with the number of its line."""
+
+    def places(self, *columns: str) -> list[int]:
+        """Return where in a row these columns are."""
+        return [self.header.index(column) for column in columns]
+
+
+@contextlib.contextmanager
+def reading_csv(path: Path, columns: Iterable[str]) -> Iterator[Table]:
+    """Read a CSV file that has at least these columns, in any order; lines left blank don't count.
+
+    Raises `InputError` with the number of the line, also while the rows are read.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = _rows(path, file)
+        _, header = next(rows, (0, []))
+        if not header:
+            raise InputError(f"{path}: the file is empty")
+        missing = [column for column in columns if column not in header]
+        if missing:
+            raise InputError(
+                f"{path}, line 1: no column {', '.join(missing)}; there is {', '.join(header)}"
+            )
+        twice = {column for column in columns if header.count(column) > 1}
+        if twice:
+            raise InputError(f"{path}, line 1: column {', '.join(sorted(twice))} is there twice")
+        yield Table(header, _of_width(path, rows, len(header)))
+
+
+def _of_width(
+    path: Path, rows: Iterable[tuple[int, list[str]]], width: int
+) -> Iterator[tuple[int, list[str]]]:
+    for line, row in rows:
+        if len(row) != width:
+            raise InputError(f"{path}, line {line}: {len(row)} values for {width} columns")
+        yield line, row
+
+
+def _rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"{path}, line {line}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}, near line {line}: not UTF-8 ({error.reason})") from error
+        if row:
+            yield line, row

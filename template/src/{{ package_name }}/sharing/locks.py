@@ -1,0 +1,370 @@
+"""Sections that one worker at a time may be in: `Lock`, and `Guarded`, which owns its data."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import threading
+from array import array
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, ClassVar, Literal
+
+from .errors import SharingError
+from .pattern import PARENT, Host, Mutex, MutexLost, Pattern, Words, Worker
+
+
+class LockOrderError(SharingError):
+    """Locks were taken in an order that can end in two workers waiting for each other."""
+
+
+class LockLost(SharingError):
+    """The holder of a ``Lock(kind="rlock")`` died, so that nobody can ever have it again."""
+
+
+class _Held(threading.local):
+    """The locks that this thread holds, in the order in which it took them."""
+
+    def __init__(self) -> None:
+        self.stack: list[_Locking] = []
+
+
+_held = _Held()
+
+
+class _LocalMutex:
+    """The mutex of an object outside an engine: between the threads of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def attach(self, slot: int) -> None:
+        pass
+
+    def try_acquire(self) -> bool:
+        return self._lock.acquire(blocking=False)
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        return self._lock.acquire(timeout=-1 if timeout is None else timeout)
+
+    def release(self) -> None:
+        self._lock.release()
+
+    def holder_died(self, slot: int) -> None:
+        pass
+
+
+class _Locking(Pattern):
+    """What `Lock` and `Guarded` have in common: a mutex, and its place in the order."""
+
+    _kind = "lock"
+    _mutex: Mutex
+
+    def _check_order(self, held: list[_Locking]) -> None:
+        """Refuse what could deadlock, before waiting for it.
+
+        Two locks at once are taken in the order of the fields of the state. Outside an engine
+        there is no order, and nothing is refused.
+        """
+        if self in held:
+            return
+        last = max(held, key=lambda other: other.order)
+        if last.order > self.order >= 0:
+            raise LockOrderError(
+                f"{self.name!r} was asked for while {last.name!r} is held, but its field comes "
+                f"first in the state: take {self.name!r} first, or swap the fields"
+            )
+
+    def _take(self, timeout: float | None = None) -> bool:
+        held = _held.stack
+        if held:
+            self._check_order(held)
+        try:
+            if not self._mutex.try_acquire() and not self._mutex.acquire(timeout):
+                return False
+        except MutexLost:
+            raise LockLost(
+                f"the holder of {self.name!r} died, and a lock of kind 'rlock' can't be freed: "
+                "open the engine anew, or use the default kind"
+            ) from None
+        held.append(self)
+        return True
+
+    def _drop(self) -> None:
+        held = _held.stack
+        if held and held[-1] is self:
+            held.pop()
+        elif self in held:
+            del held[len(held) - 1 - held[::-1].index(self)]
+        else:
+            raise SharingError(f"{self.name!r} is released, but this thread does not hold it")
+        self._mutex.release()
+
+    def open(self, host: Host) -> None:
+        self._mutex = host.mutex(self._kind)
+        self._mutex.attach(PARENT)
+
+    def attach(self, worker: Worker) -> None:
+        _held.stack.clear()
+        self._mutex.attach(worker.slot)
+
+    def worker_died(self, slot: int, chunk: int, item: int) -> int:
+        self._mutex.holder_died(slot)
+        return 0
+
+    def close(self, *, whole: bool) -> None:
+        self._mutex = _LocalMutex()
+
+
+class Lock(_Locking):
+    """One worker at a time, for what lies outside shared memory: a file, a device, an API.
+
+    Use it with ``with``. The thread that holds it may take it again. Two locks at once are
+    taken in the order of the fields of the state.
+
+    The default kind is freed by the kernel at once when its holder dies. What the holder had
+    done by then stays done, and its item runs again: a section should stand being begun twice
+    (write beside, then rename). Numbers in shared memory are better kept in a `Guarded`.
+
+    Args:
+        kind: "lock", or "rlock" for a `multiprocessing.RLock`, which is never free again when
+            its holder dies.
+
+    Raises:
+        ValueError: another kind.
+        LockOrderError: (on taking) a lock that comes later in the state is held already.
+        LockLost: (on taking) the holder of a lock of kind "rlock" died.
+    """
+
+    def __init__(self, kind: Literal["lock", "rlock"] = "lock") -> None:
+        if kind not in ("lock", "rlock"):
+            raise ValueError(f"kind must be 'lock' or 'rlock', not {kind!r}")
+        self._kind = kind
+        self._mutex = _LocalMutex()
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Take it, waiting ``timeout`` seconds at most (for ever, where left out).
+
+        Returns:
+            Whether it is held now.
+        """
+        return self._take(timeout)
+
+    def release(self) -> None:
+        """Give it back.
+
+        Raises:
+            SharingError: this thread does not hold it.
+        """
+        self._drop()
+
+    def __enter__(self) -> None:
+        held = _held.stack
+        if not held and self._mutex.try_acquire():  # the usual case, and a third faster
+            held.append(self)
+        else:
+            self._take()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._drop()
+
+
+_FLIP = 0  # a word that counts commits; whether it is odd says which copy is the current one
+_HEADER = 8  # words, a cache line
+_RECEIPT = 3  # words a slot: chunk, item, sections of that item committed so far
+
+
+class Guarded(_Locking):
+    """Numbers that only change in whole sections, and the lock that protects them, in one.
+
+        with state.balances as b:       # b: a memoryview, released after
+            b[source] -= amount
+            b[target] += amount
+
+    Leaving the section commits it; an exception or the death of the worker leaves the data
+    as it was. There are two copies: a section changes the one that is not current, and one
+    word says which is. Nobody sees half a section, and nothing has to be repaired. A section
+    copies the data once, so its cost grows with their size.
+
+    Each section of an item commits once, whatever was killed: the sections of an item that
+    runs again work on a copy that is thrown away, as far as they had committed before. For
+    that, a job opens the same sections in the same order each time (in one thread), and what
+    it returns must not depend on what it read in one.
+
+    Two locks at once are taken in the order of the fields of the state. A `Guarded` does not
+    nest in itself.
+
+    Args:
+        typecode: of the numbers, as in `array.array`.
+        initial: the numbers; their count stays.
+
+    Raises:
+        ValueError: a typecode without a fixed meaning in memory, or no numbers.
+        LockOrderError: (on entering) a lock that comes later in the state is held already, or
+            this one.
+        SharingError: (on leaving) something still refers to the memory of the section.
+    """
+
+    _own_to_process: ClassVar[frozenset[str]] = frozenset(
+        {"_flip", "_copies", "_data", "_sources", "_view", "_running"}
+    )
+    _flip: memoryview
+    _copies: tuple[memoryview, memoryview]  # words: data, then a receipt a slot
+    _data: tuple[memoryview[Any], memoryview[Any]]  # the data alone, as numbers of the typecode
+    _sources: tuple[Any, Any]  # what a section's view is made of: who refers to it can be counted
+    _view: memoryview[Any]
+    _running: memoryview | None
+
+    def __init__(self, typecode: str, initial: Iterable[float]) -> None:
+        if typecode not in tuple("bBhHiIlLqQfd"):
+            raise ValueError(f"typecode must be one of b B h H i I l L q Q f d, not {typecode!r}")
+        numbers = array(typecode, initial)
+        if not numbers:
+            raise ValueError("a Guarded without numbers guards nothing: give at least one")
+        self.typecode = typecode
+        self._size = len(numbers)
+        self._data_words = -(-len(numbers) * numbers.itemsize // 8)
+        self._mutex = _LocalMutex()
+        self._shared: Words | None = None
+        self._settle(numbers)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _settle(self, numbers: array[Any]) -> None:
+        """Live in this process's own memory, with these numbers."""
+        self._shared = None
+        self._lay_out(memoryview(bytearray(8 * self._words_needed(1))).cast("q"), slots=1)
+        self._data[0][:] = memoryview(numbers)
+        self._slot, self._running = PARENT, None
+
+    def _words_needed(self, slots: int) -> int:
+        return _HEADER + 2 * (self._data_words + _RECEIPT * slots)
+
+    def _lay_out(self, words: memoryview, slots: int) -> None:
+        length = self._data_words + _RECEIPT * slots
+        first, second = words[_HEADER:][:length], words[_HEADER + length :][:length]
+        self._flip = words[:_HEADER]
+        self._copies = first, second
+        self._data = self._numbers_in(first), self._numbers_in(second)
+        nbytes = self._data[0].nbytes
+        one, other = ((ctypes.c_ubyte * nbytes).from_buffer(data) for data in self._data)
+        self._sources = one, other
+        del one, other
+        self._referrers = sys.getrefcount(self._sources[0])
+        self._chunk = self._item = self._section = self._done = 0
+
+    def _numbers_in(self, words: memoryview) -> memoryview[Any]:
+        numbers: memoryview[Any] = words[: self._data_words].cast("B").cast(self.typecode)  # type: ignore[call-overload]
+        return numbers[: self._size]
+
+    def read(self) -> array[Any]:
+        """A copy of the numbers as the last section to commit has left them."""
+        self._take()
+        try:
+            return self._current()
+        finally:
+            self._drop()
+
+    def __enter__(self) -> memoryview[Any]:
+        if self in _held.stack:
+            raise LockOrderError(
+                f"{self.name!r} is entered while this thread is in a section of it: "
+                "a section of a Guarded does not nest in itself"
+            )
+        self._take()
+        current = self._flip[_FLIP] & 1
+        self._copies[1 - current][:] = self._copies[current]
+        self._commits = self._is_new_section()
+        source = memoryview(self._sources[1 - current])
+        view: memoryview[Any] = source.cast("B").cast(self.typecode)  # type: ignore[call-overload]
+        self._view = view
+        return view
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self._view.release()
+            if kind is None:
+                # A slice has a life of its own, which only the memory's referrers show.
+                if sys.getrefcount(self._sources[1 - (self._flip[_FLIP] & 1)]) > self._referrers:
+                    raise BufferError
+                if self._commits:
+                    self._commit()
+        except BufferError:
+            if kind is None:
+                raise SharingError(
+                    f"something still refers to the memory of the section of {self.name!r} "
+                    "(a slice of it, say): copy that, or delete it inside the section"
+                ) from None
+        finally:
+            self._drop()
+
+    def _is_new_section(self) -> bool:
+        """Count this section; whether an attempt before this one did not commit it."""
+        if self._running is None:
+            return True
+        item = self._running[0]
+        if item != self._item:
+            self._item, self._section = item, 0
+        self._section += 1
+        return self._section > self._done
+
+    def _commit(self) -> None:
+        flip = self._flip[_FLIP]
+        if self._running is not None:
+            fresh = self._copies[1 - (flip & 1)]
+            receipt = self._receipt
+            fresh[receipt] = self._chunk
+            fresh[receipt + 1] = self._item
+            fresh[receipt + 2] = self._section
+        self._flip[_FLIP] = flip + 1
+
+    def open(self, host: Host) -> None:
+        super().open(host)
+        numbers = self._current()
+        self._shared = host.words(self._words_needed(host.slots))
+        self._slots = host.slots
+        self._lay_out(self._shared.view, self._slots)
+        self._data[0][:] = memoryview(numbers)
+
+    def attach(self, worker: Worker) -> None:
+        super().attach(worker)
+        assert self._shared is not None
+        self._lay_out(self._shared.view, self._slots)
+        self._running = worker.running
+        self._receipt = self._data_words + _RECEIPT * worker.slot
+
+    def chunk_begins(self, chunk: int, left: int) -> None:
+        self._chunk, self._item, self._section, self._done = chunk, -1, 0, left
+
+    def worker_died(self, slot: int, chunk: int, item: int) -> int:
+        super().worker_died(slot, chunk, item)
+        receipt = self._data_words + _RECEIPT * slot
+        while True:
+            # Without the lock, which a living worker may hold for long. A copy is written to
+            # again only after one more commit: if there was none meanwhile, it was whole.
+            flip = self._flip[_FLIP]
+            found = self._copies[flip & 1][receipt : receipt + _RECEIPT].tolist()
+            if self._flip[_FLIP] == flip:
+                break
+        return found[2] if found[:2] == [chunk, item] else 0
+
+    def _current(self) -> array[Any]:
+        """The numbers, where nobody else can be in a section."""
+        numbers: array[Any] = array(self.typecode)
+        numbers.frombytes(self._data[self._flip[_FLIP] & 1].cast("B"))
+        return numbers
+
+    def close(self, *, whole: bool) -> None:
+        super().close(whole=whole)
+        self._settle(self._current())

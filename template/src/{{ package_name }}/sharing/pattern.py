@@ -1,0 +1,191 @@
+"""What lies between engines and patterns.
+
+An engine is a map and four primitives (a `Host`); a pattern is what the workers share, and
+uses nothing of an engine but these. So the two add up instead of multiplying: a new pattern
+runs on every engine, and a new engine carries every pattern.
+
+The life of a pattern, by the hooks of `Pattern` that an engine calls, and where:
+
+    parent   open ─ opened ─────────────────── receive_delta ─ worker_died ─ … ─ close
+                          ╲                   ╱ (with the results)
+    worker                 attach ─ chunk_begins ─ take_delta ─ … ─ detach
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from multiprocessing.context import get_spawning_popen
+from typing import Any, ClassVar, Protocol
+
+from .errors import SharingError
+
+PARENT = 0
+"""The slot of the process that opened the engine; workers have 1, 2, …"""
+
+EVERY_SECTION = 1 << 62
+"""More than an item can have: what an item that had ended has left behind."""
+
+
+class Words(Protocol):
+    """64-bit signed integers in memory that all processes see, zero at first."""
+
+    @property
+    def view(self) -> memoryview: ...
+
+
+class Mutex(Protocol):
+    """Mutual exclusion of threads and processes; the thread that holds it may take it again."""
+
+    def attach(self, slot: int) -> None:
+        """Called in each process before its first use."""
+
+    def try_acquire(self) -> bool:
+        """Take it if that needs no waiting; True when it is held. The fast way."""
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Wait for it, ``timeout`` seconds at most; True when it is held.
+
+        Raises:
+            MutexLost: it can't be had any more.
+        """
+
+    def release(self) -> None: ...
+
+    def holder_died(self, slot: int) -> None:
+        """Called in the parent when the worker of that slot is gone."""
+
+
+class MutexLost(Exception):
+    """The mutex is held by a process that is gone, and will not be free again."""
+
+
+class Service(Protocol):
+    """One object in a process of its own (or in this one, outside an engine), called by name."""
+
+    def attach(self) -> None:
+        """Called in each worker before its first use."""
+
+    def call(self, method: str, *args: Any) -> Any:
+        """Call a method of the object.
+
+        Raises:
+            ServiceLost: its process is gone.
+        """
+
+
+class Host(Protocol):
+    """What an engine lends to patterns while it is open."""
+
+    @property
+    def slots(self) -> int:
+        """How many processes share: the parent, and the workers behind it."""
+
+    def words(self, count: int) -> Words: ...
+
+    def mutex(self, kind: str) -> Mutex:
+        """``kind``: "lock", freed by the kernel when its holder dies, or "rlock", which isn't."""
+
+    def service(self, factory: Callable[..., object], *args: object) -> Service: ...
+
+
+class Worker(Protocol):
+    """The worker that a pattern was attached in."""
+
+    @property
+    def slot(self) -> int: ...
+
+    @property
+    def running(self) -> memoryview:
+        """One word: the place in its chunk of the item that runs."""
+
+
+class Pattern:
+    """The base of everything that workers share: hooks that an engine calls, all optional."""
+
+    name: str = "?"
+    order: int = -1
+    _is_open: bool = False
+    _own_to_process: ClassVar[frozenset[str]] = frozenset()
+    """Attributes that each process makes for itself: they are not pickled."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        if get_spawning_popen() is None:
+            raise SharingError(
+                f"a {type(self).__name__} reaches the workers as a field of the state only, "
+                "which is there before the engine opens"
+            )
+        return {k: v for k, v in self.__dict__.items() if k not in self._own_to_process}
+
+    def open(self, host: Host) -> None:
+        """In the parent, before the workers start: move what there is to shared memory."""
+
+    def opened(self) -> None:
+        """In the parent, when what was asked of the host is there, services too."""
+
+    def attach(self, worker: Worker) -> None:
+        """In each worker, once, before its first chunk."""
+
+    def chunk_begins(self, chunk: int, left: int) -> None:
+        """In a worker: ``left`` is what `worker_died` said of the attempt before, else 0."""
+
+    def take_delta(self) -> object | None:
+        """In a worker, at the end of a chunk: what is to ride back with the results."""
+        return None
+
+    def receive_delta(self, slot: int, delta: Any) -> None:
+        """In the parent, once for every chunk whose results arrived."""
+
+    def worker_died(self, slot: int, chunk: int, item: int) -> int:
+        """In the parent, when a worker is gone: repair, and say what its item had done.
+
+        ``chunk`` is the one that it was running (0: none) and ``item`` the place of the
+        running item in it (-1: none). What is returned reaches the next attempt's
+        `chunk_begins`; attempts add up, so it counts from the item's first.
+        """
+        return 0
+
+    def detach(self) -> None:
+        """In a worker that ends in order."""
+
+    def close(self, *, whole: bool) -> None:
+        """In the parent, after the workers are gone: take the values back to this process.
+
+        ``whole`` is False when the work ended by an exception.
+        """
+
+
+def patterns_of(state: object) -> list[Pattern]:
+    """The patterns among the fields of a state, in order, each knowing its name and place.
+
+    Raises:
+        SharingError: the state is no dataclass instance, or holds one object twice.
+    """
+    if not dataclasses.is_dataclass(state) or isinstance(state, type):
+        raise SharingError(
+            f"the state must be an instance of a dataclass, not {state!r}: "
+            "put what the workers share into the fields of one"
+        )
+    found: list[Pattern] = []
+    for order, field in enumerate(dataclasses.fields(state)):
+        value = getattr(state, field.name)
+        if isinstance(value, Pattern):
+            if any(value is other for other in found):
+                raise SharingError(
+                    f"the fields {value.name!r} and {field.name!r} hold the same object: "
+                    "make one for each"
+                )
+            if value._is_open:
+                raise SharingError(
+                    f"the field {field.name!r} is in use by another open engine: "
+                    "close that one first, or make a state of its own for this one"
+                )
+            value.name, value.order = field.name, order
+            found.append(value)
+    return found
+
+
+def patterns_by_field(state: Any) -> list[Pattern]:
+    """In a worker: the patterns of a state that `patterns_of` has seen, in the same order."""
+    values = (getattr(state, field.name) for field in dataclasses.fields(state))
+    return [value for value in values if isinstance(value, Pattern)]

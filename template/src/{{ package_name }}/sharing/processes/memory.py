@@ -1,0 +1,153 @@
+"""Memory that the processes of an engine share: words, and mappings of segments and files.
+
+None of it has a name that could be left behind. What a worker gets is a descriptor, so when
+the last process is gone, by whatever death, the memory is gone as well.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable
+from multiprocessing import reduction
+from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
+from typing import Any
+
+from ..errors import SharingError
+
+_SEGMENTS = Path("/dev/shm")
+
+
+class Words:
+    """64-bit signed integers, zero at first; ``view`` is a memoryview of them in each process."""
+
+    def __init__(self, count: int) -> None:
+        self._hold(RawArray("q", count))
+
+    def _hold(self, raw: Any) -> None:
+        self._raw = raw
+        self.view = memoryview(raw).cast("B").cast("q")
+
+    def __reduce__(self) -> tuple[Callable[[Any], Words], tuple[Any]]:
+        return _words, (self._raw,)
+
+
+def _words(raw: Any) -> Words:
+    words = Words.__new__(Words)
+    words._hold(raw)
+    return words
+
+
+class Memory:
+    """Bytes that all processes of an engine see.
+
+    Attributes:
+        buffer: the mapping. Whatever refers to it (an array) keeps it mapped.
+        nbytes: its length.
+        writable: whether it may be written to.
+
+    It belongs to a descriptor, which it owns. Make one with `segment` or `file`.
+    """
+
+    def __init__(self, descriptor: int, nbytes: int, *, writable: bool) -> None:
+        self._descriptor = descriptor
+        self.nbytes = nbytes
+        self.writable = writable
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
+        self.buffer = mmap.mmap(descriptor, nbytes, access=access)
+
+    @classmethod
+    def segment(cls, nbytes: int, *, reserve: bool = True) -> Memory:
+        """A new segment of shared memory, all zero.
+
+        With ``reserve`` its pages are set aside now, which says at once what would else be a
+        SIGBUS at the first write; without, call `reserve` for the parts that are used.
+
+        Raises:
+            SharingError: there is not that much shared memory.
+        """
+        if reserve:
+            _check_room(nbytes)
+        from multiprocessing import shared_memory  # slow, and workers make none
+
+        segment = shared_memory.SharedMemory(create=True, size=nbytes)
+        # Through a descriptor it needs no name from here on: nothing is left to be cleaned up
+        # by a process that may be killed first, nor for a tracker to remove too early.
+        descriptor = os.dup(segment._fd)  # type: ignore[attr-defined]
+        segment.close()
+        segment.unlink()
+        try:
+            memory = cls(descriptor, nbytes, writable=True)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if reserve:
+            memory.reserve(0, nbytes)
+        return memory
+
+    @classmethod
+    def file(cls, path: Path, *, writable: bool) -> Memory:
+        """The whole of a file, which may be renamed or removed later on.
+
+        Raises:
+            OSError: it can't be opened.
+        """
+        descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        try:
+            return cls(descriptor, os.fstat(descriptor).st_size, writable=writable)
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    def reserve(self, start: int, nbytes: int) -> None:
+        """Set pages aside, so that writing to them can't fail.
+
+        Raises:
+            SharingError: there is not that much shared memory.
+        """
+        if not hasattr(os, "posix_fallocate"):  # macOS, whose segments have no limit of their own
+            return
+        try:
+            os.posix_fallocate(self._descriptor, start, nbytes)
+        except OSError as error:
+            raise SharingError(f"{_bytes(nbytes)} of shared memory can't be had: {error}") from None
+
+    def sync(self) -> None:
+        """Have what was written reach the disk."""
+        self.buffer.flush()
+        os.fsync(self._descriptor)
+
+    def __reduce__(self) -> tuple[Callable[..., Memory], tuple[Any, int, bool]]:
+        return _memory, (reduction.DupFd(self._descriptor), self.nbytes, self.writable)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+def _memory(duplicate: Any, nbytes: int, writable: bool) -> Memory:
+    return Memory(duplicate.detach(), nbytes, writable=writable)
+
+
+def _check_room(nbytes: int) -> None:
+    """Refuse before anything is written: filling /dev/shm first would starve other programs."""
+    try:
+        room = os.statvfs(_SEGMENTS)
+    except OSError:  # macOS
+        return
+    free = room.f_bavail * room.f_frsize
+    if nbytes > free:
+        raise SharingError(
+            f"an array of {_bytes(nbytes)} does not fit into {_SEGMENTS}, which has "
+            f"{_bytes(free)} free of {_bytes(room.f_blocks * room.f_frsize)}: make it larger "
+            "(in a container: shm_size), or map a file instead"
+        )
+
+
+def _bytes(n: float) -> str:
+    units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
+    while n >= 1024 and len(units) > 1:
+        n /= 1024
+        del units[0]
+    return f"{n:.4g} {units[0]}"

@@ -1,0 +1,204 @@
+"""Maps while they run: chunks of items on their way out, results on their way back."""
+
+from __future__ import annotations
+
+import heapq
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from ..errors import JobFailed, SharingError, brief
+
+T = TypeVar("T")
+
+_CHUNK_TIME = 0.02
+"""Seconds that a chunk is meant to take."""
+
+_CHUNK_BYTES = 1 << 22
+"""Bytes that a chunk is meant to stay below."""
+
+_CHUNK_GROWTH = 4
+"""How much larger than the one before a chunk may be."""
+
+_WINDOW = 16
+"""Chunks a worker that may be handed out, or wait for their turn, before their reader reads."""
+
+_SLOW_SOURCE = 0.02
+"""Seconds to wait for an item by which a source is known as a trickle."""
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Items that travel together.
+
+    Attributes:
+        first: the number of its first item in the map.
+        died: how many workers have died on it, when it has one item.
+        ended: whether its items had ended in an attempt that died before it could say so.
+        left: what an attempt left behind, by the place of the pattern, when it has one item.
+        nbytes: of its items, pickled.
+    """
+
+    run: Run[Any]
+    first: int
+    items: list[Any]
+    died: int = 0
+    ended: bool = False
+    left: dict[int, int] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def __lt__(self, other: Chunk) -> bool:
+        return self.first < other.first
+
+    def part(self, start: int, stop: int, *, ended: bool = False) -> Chunk:
+        """Some of its items; who died on all of them is not held against these."""
+        ended = ended or self.ended
+        return Chunk(self.run, self.first + start, self.items[start:stop], ended=ended)
+
+
+@dataclass(slots=True)
+class Piece:
+    """Results of consecutive items."""
+
+    items: list[Any]
+    results: list[Any]
+    failures: dict[int, JobFailed]
+
+
+class Run(Generic[T]):
+    """One map: its source, and how far it is."""
+
+    def __init__(
+        self,
+        number: int,
+        workers: int,
+        fn: Callable[..., Any],
+        items: Iterable[T],
+        ordered: bool,
+        chunk_size: int | None,
+        retries: int,
+        timeout: float | None,
+    ) -> None:
+        self.number = number
+        self.workers = workers
+        self.name = _name_of(fn)
+        self.job = _pickled(fn)
+        self.source = iter(items)
+        self.length = len(items) if isinstance(items, Sized) else None
+        self.ordered = ordered
+        self.fixed = chunk_size
+        self.retries = retries
+        self.timeout = timeout
+        self.size = self.largest = chunk_size or 1
+        self.item_time: float | None = None
+        self.read = self.turn = self.yielded = 0
+        self.exhausted = self.abandoned = False
+        self.trickles = 0.0
+        self.waiting: list[Chunk] = []
+        self.running = 0
+        self.done: dict[int, Piece] = {}
+        self.ready: deque[Piece] = deque()
+
+    def put_back(self, chunk: Chunk) -> None:
+        """Items to be handed out (again), unless nobody waits for them any more.
+
+        What has ended must run again all the same: its counts have not arrived.
+        """
+        if chunk.items and (chunk.ended or not self.abandoned):
+            heapq.heappush(self.waiting, chunk)
+
+    def next_chunk(self) -> Chunk | None:
+        """What to hand out next, from what came back, or else from the source."""
+        if self.waiting:
+            return heapq.heappop(self.waiting)
+        window = _WINDOW * self.workers * self.largest
+        if self.exhausted or self.read - self.yielded >= window:
+            return None
+        begun = time.monotonic()
+        size = self._size_now()
+        if self.length is not None:
+            items = list(islice(self.source, size))
+            self.exhausted = len(items) < size
+        else:
+            items = self._trickle(size, begun)
+        if not items:
+            return None
+        chunk = Chunk(self, self.read, items)
+        self.read += len(items)
+        return chunk
+
+    def _size_now(self) -> int:
+        if self.fixed is not None:
+            return self.fixed
+        if self.trickles:
+            return 1
+        if self.length is not None:  # what is left at the end is shared out
+            return max(1, min(self.size, (self.length - self.read) // (2 * self.workers)))
+        return self.size
+
+    def _trickle(self, size: int, before: float) -> list[T]:
+        """Up to that many items; fewer from a source that lets one wait."""
+        items: list[T] = []
+        clock = time.monotonic
+        for item in self.source:
+            items.append(item)
+            now = clock()
+            if now - before > _SLOW_SOURCE:
+                self.trickles = now - before
+                return items
+            before = now
+            if len(items) >= size:
+                self.trickles = 0.0
+                return items
+        self.exhausted = True
+        return items
+
+    def learn(self, ended: int, elapsed: float, nbytes: int) -> None:
+        """Size the next chunks by how long this one took."""
+        if not ended or self.fixed is not None:
+            return
+        now = elapsed / ended
+        self.item_time = now if self.item_time is None else (self.item_time + now) / 2
+        fits = min(_CHUNK_TIME / max(self.item_time, 1e-9), _CHUNK_BYTES * ended / max(nbytes, 1))
+        self.size = max(1, min(int(fits), _CHUNK_GROWTH * self.size))
+        self.largest = max(self.largest, self.size)
+
+    def take(self, first: int, piece: Piece) -> None:
+        """Results have come; they wait for their turn."""
+        self.done[first] = piece
+        if not self.ordered:
+            self.ready.append(self.done.pop(first))
+            return
+        while (piece_next := self.done.pop(self.turn, None)) is not None:
+            self.ready.append(piece_next)
+            self.turn += len(piece_next.results)
+
+    @property
+    def finished(self) -> bool:
+        return self.exhausted and not (self.waiting or self.running or self.ready)
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    """What to call a job in messages; of a partial one, the function that was given last."""
+    if isinstance(fn, partial):
+        given = [value for value in fn.keywords.values() if callable(value)]
+        return _name_of(given[-1] if given else fn.func)
+    return str(getattr(fn, "__name__", brief(fn)))
+
+
+def _pickled(fn: Callable[..., Any]) -> bytes:
+    if not callable(fn):
+        raise SharingError(f"a job must be a function, not {brief(fn)}")
+    try:
+        return pickle.dumps(fn, protocol=5)
+    except Exception as error:
+        name = getattr(fn, "__qualname__", brief(fn))
+        raise SharingError(
+            f"the job {name} can't be pickled, so no worker can be given it: define it with "
+            f"def at the top level of a module ({' '.join(str(error).split())})"
+        ) from None

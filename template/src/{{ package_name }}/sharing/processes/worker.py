@@ -1,0 +1,183 @@
+"""What runs in a worker: chunk after chunk, each answered with results and deltas."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import os
+import pickle
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+from ..pattern import Pattern, patterns_by_field
+from . import lifeline
+from .channel import Channel, pack
+from .memory import Words
+
+GIVE_BACK = 0.05
+"""Seconds after which a worker gives back the items of its chunk that it has not begun."""
+
+# The words of a worker, a cache line each. By them the parent knows, after its death, which
+# item to blame, and before it, whether one is stuck.
+LINE = 8
+CHUNK = 0  # the chunk that it is in
+ITEM = 1  # the place of the item that runs; between items ~n, where n of the chunk have ended
+SINCE = 2  # when that item began, in ns of the monotonic clock, where there is a timeout
+STOP = 3  # written by the parent: begin no further item
+
+Failure = tuple[str, str, str]
+"""An exception as its class's name, its text and its traceback: it may not stand a pickle."""
+
+
+@dataclass
+class Setup:
+    """What a worker is started with."""
+
+    slot: int
+    state: Any
+    words: Words
+    connection: Connection
+    levels: dict[str, int]
+    patterns: list[Pattern] = field(default_factory=list)
+
+    @property
+    def running(self) -> memoryview:
+        return line_of(self.words, self.slot)[ITEM : ITEM + 1]
+
+
+def line_of(words: Words, slot: int) -> memoryview:
+    """The words of a worker."""
+    return words.view[slot * LINE : (slot + 1) * LINE]
+
+
+def main(setup: Setup) -> None:
+    """The life of a worker."""
+    lifeline.end_with_parent()
+    lifeline.ignore_stop_signals()
+    channel = Channel(setup.connection, blocking=True)
+    _send_log_records(channel, setup.levels)
+    setup.patterns = patterns_by_field(setup.state)
+    try:
+        for pattern in setup.patterns:
+            pattern.attach(setup)
+    except BaseException as error:
+        channel.send(pack(("failed", describe(error))))
+        return
+    try:
+        channel.send(pack(("ready",)))
+        _Loop(setup, channel).run()
+    except OSError:
+        os._exit(1)  # the parent is gone
+
+
+def _send_log_records(channel: Channel, levels: dict[str, int]) -> None:
+    class Sender(logging.handlers.QueueHandler):
+        def enqueue(self, record: logging.LogRecord) -> None:
+            with contextlib.suppress(OSError):
+                channel.send(pack(("log",), pickle.dumps(record, protocol=5)))
+
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    root = logging.getLogger()
+    root.handlers[:] = [Sender(None)]  # type: ignore[arg-type]
+
+
+def describe(error: BaseException) -> Failure:
+    """An exception in words; whatever it is, this succeeds."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text can't be had)"
+    try:
+        trace = "".join(traceback.format_exception(error))
+    except Exception:
+        trace = ""
+    return type(error).__name__, text, trace
+
+
+class _Loop:
+    def __init__(self, setup: Setup, channel: Channel) -> None:
+        self._state = setup.state
+        self._patterns = setup.patterns
+        self._line = line_of(setup.words, setup.slot)
+        self._channel = channel
+        self._job: tuple[int, Callable[[Any, Any], Any]] | None = None
+
+    def run(self) -> None:
+        while (frame := self._channel.receive()) is not None:
+            head, body = frame
+            if head is None:  # the end, in order
+                for pattern in self._patterns:
+                    pattern.detach()
+                return
+            self._answer(body, *head)
+
+    def _answer(
+        self, body: memoryview, chunk: int, run: int, timed: bool, left: dict[int, int]
+    ) -> None:
+        line = self._line
+        line[ITEM] = ~0
+        line[CHUNK] = chunk
+        try:
+            job, items = pickle.loads(body)
+            if job is not None:
+                self._job = run, pickle.loads(job)
+            assert self._job is not None
+            assert self._job[0] == run
+        except BaseException as error:
+            self._channel.send(pack(("unreadable", chunk, describe(error))))
+            return
+        for place, pattern in enumerate(self._patterns):
+            pattern.chunk_begins(chunk, left.get(place, 0))
+        begun = time.monotonic()
+        results, failures = self._run(self._job[1], items, timed, begun + GIVE_BACK)
+        ended = len(results)
+        line[ITEM] = ~ended
+        elapsed = time.monotonic() - begun
+        answer = _pickled(results, failures)
+        deltas = {}
+        for place, pattern in enumerate(self._patterns):
+            delta = pattern.take_delta()
+            if delta is not None:
+                deltas[place] = delta
+        self._channel.send(pack(("done", chunk, ended, elapsed, deltas), answer))
+
+    def _run(
+        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool, give_back: float
+    ) -> tuple[list[Any], dict[int, Failure]]:
+        line, state, clock = self._line, self._state, time.monotonic
+        results: list[Any] = []
+        failures: dict[int, Failure] = {}
+        keep = results.append
+        for place, item in enumerate(items):
+            if timed:
+                line[SINCE] = time.monotonic_ns()
+            line[ITEM] = place
+            try:
+                keep(job(item, state))
+            except BaseException as error:
+                failures[place] = describe(error)
+                keep(None)
+            if clock() > give_back or line[STOP]:
+                break
+        return results, failures
+
+
+def _pickled(results: list[Any], failures: dict[int, Failure]) -> bytes:
+    try:
+        return pickle.dumps((results, failures), protocol=5)
+    except Exception:
+        for place, result in enumerate(results):
+            try:
+                pickle.dumps(result, protocol=5)
+            except Exception as error:
+                kind, text, trace = describe(error)
+                name = type(result).__name__
+                failures[place] = kind, f"its result, a {name}, can't be pickled: {text}", trace
+                results[place] = None
+        return pickle.dumps((results, failures), protocol=5)

@@ -1,0 +1,45 @@
+"""Run a command of this project inside the test's own process; its workers are real ones."""
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from under_test import cli
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+def run(*words: object) -> Ran:
+    """Run a command line."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = cli.run([str(word) for word in words])
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+def report(*words: object) -> dict[str, Any]:
+    """Run a command that has to succeed, and return what it says with --json."""
+    ran = run(*words, "--json")
+    assert ran.code == 0, ran.err
+    found: dict[str, Any] = json.loads(ran.out)
+    return found
+
+
+def complaint(*words: object, code: int = 1) -> str:
+    """Run a command that has to fail, and return the one line that says why."""
+    ran = run(*words)
+    assert ran.code == code, ran
+    assert ran.out == ""
+    assert ran.err.startswith(f"{cli.COMMAND}: ")
+    assert ran.err.endswith("\n")
+    assert ran.err.count("\n") == 1, ran.err
+    return ran.err.strip().removeprefix(f"{cli.COMMAND}: ")

@@ -1,0 +1,77 @@
+"""What all tests have: the start methods, signs, and a look at what a test leaves behind."""
+
+import importlib
+import multiprocessing.util
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import faults
+import leftovers
+import pytest
+from signs import Signs, wait_until
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _fault() -> None:
+    """Put a fault in, where this run is one that must go red."""
+    planted = os.environ.get(faults.VARIABLE)
+    if planted:
+        module, _, name = planted.partition(":")
+        getattr(importlib.import_module(module), name)()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One that nobody else's files are in; but for those that are looked at when we have ended."""
+    multiprocessing.util.get_temp_dir()
+    tmp_path_factory.getbasetemp()
+    with tempfile.TemporaryDirectory(prefix="t") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _light_workers() -> Iterator[None]:
+    """Workers import the main module anew, which here is all of pytest; let them not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delattr(sys.modules["__main__"], "__file__", raising=False)
+        yield
+
+
+@pytest.fixture(scope="module", params=["spawn", "forkserver", "fork"])
+def start_method(request: pytest.FixtureRequest) -> str:
+    """Each of them. What is opened for a module is opened once with each."""
+    return str(request.param)
+
+
+@pytest.fixture
+def signs(tmp_path: Path) -> Signs:
+    """A folder of signs."""
+    folder = tmp_path / "signs"
+    folder.mkdir()
+    return Signs(folder)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """No process more than before, and no file of ours."""
+    processes = _others()
+    files = leftovers.files()
+    yield
+    try:
+        wait_until(lambda: len(_others()) <= len(processes), 2)
+    except TimeoutError:
+        pytest.fail(f"processes are left: {_others() - processes}")
+    try:
+        wait_until(lambda: leftovers.files() <= files, 2)
+    except TimeoutError:
+        pytest.fail(f"files are left: {leftovers.files() - files}")
+
+
+def _others() -> set[leftovers.Process]:
+    helpers = leftovers.helpers()
+    return {p for p in leftovers.family(os.getpid()) if p.pid not in helpers}

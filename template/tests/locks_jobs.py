@@ -1,0 +1,245 @@
+"""The jobs of test_locks.py, apart from it: workers need not import pytest."""
+
+import os
+import signal
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from probe import Probe, kill_self
+from signs import LIMIT, Signs, wait_until
+from under_test import sharing
+
+
+@dataclass
+class State:
+    probe: Probe
+    first: sharing.Lock
+    accounts: sharing.Guarded
+    other: sharing.Guarded
+    last: sharing.Lock
+
+
+def fresh_state() -> State:
+    return State(
+        Probe(),
+        sharing.Lock(),
+        sharing.Guarded("q", [1000] * 8),
+        sharing.Guarded("d", [0.5, 1.5, 2.5]),
+        sharing.Lock(kind="rlock"),
+    )
+
+
+def meet(signs: Signs) -> None:
+    """Wait until both workers are here."""
+    signs.note("there", os.getpid())
+    wait_until(lambda: len(signs.notes("there")) == 2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """An item: what to do with which lock."""
+
+    signs: Signs
+    lock: str = "first"
+    number: int = 0
+
+    @property
+    def file(self) -> Path:
+        return self.signs.folder / "number"
+
+
+def lock_of(task: Task, state: State) -> sharing.Lock:
+    lock: sharing.Lock = getattr(state, task.lock)
+    return lock
+
+
+def count_in_a_file(task: Task, state: State) -> None:
+    """Read, add one, write: nothing that stands company."""
+    meet(task.signs)
+    lock = lock_of(task, state)
+    for _ in range(task.number):
+        with lock:
+            task.file.write_text(str(int(task.file.read_text()) + 1))
+
+
+def move_to_and_fro(task: Task, state: State) -> None:
+    """Change every account, as often as the task says."""
+    meet(task.signs)
+    for _ in range(task.number):
+        with state.accounts as accounts:
+            for place, number in enumerate(accounts):
+                accounts[place] = number + 1
+
+
+def try_in_vain(task: Task, state: State) -> list[bool]:
+    """Of two, one holds the lock and the other tries."""
+    lock = lock_of(task, state)
+    if task.signs.first("holder"):
+        with lock:
+            task.signs.give("held")
+            task.signs.wait("tried")
+        task.signs.give("free")
+        return []
+    task.signs.wait("held")
+    tried = [lock.acquire(timeout=0), lock.acquire(timeout=0.02)]
+    task.signs.give("tried")
+    task.signs.wait("free")
+    tried.append(lock.acquire(timeout=0))
+    lock.release()
+    return tried
+
+
+def take_again(task: Task, state: State) -> list[bool]:
+    """Take it twice; ask in another thread at each step whether it is free."""
+    free = []
+    lock = lock_of(task, state)
+
+    def ask() -> None:
+        if lock.acquire(timeout=0):
+            lock.release()
+            free.append(True)
+        else:
+            free.append(False)
+
+    def ask_elsewhere() -> None:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+
+    with lock:
+        ask_elsewhere()
+        with lock:
+            ask_elsewhere()
+        ask_elsewhere()
+    ask_elsewhere()
+    return free
+
+
+def change_in_threads(item: int, state: State) -> None:
+    def change() -> None:
+        for _ in range(500):
+            with state.other as other:
+                other[0] += 1
+
+    threads = [threading.Thread(target=change) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def release_what_is_not_held(task: Task, state: State) -> None:
+    lock_of(task, state).release()
+
+
+def take_two(names: tuple[str, str], state: State) -> bool:
+    with getattr(state, names[0]), getattr(state, names[1]):
+        return True
+
+
+def change_and_raise(item: int, state: State) -> None:
+    with state.accounts as accounts:
+        accounts[0] -= 7
+        raise ValueError(item)
+
+
+kept: list[memoryview] = []
+
+
+def keep_the_view(part: slice, state: State) -> None:
+    """Take something along out of the section."""
+    try:
+        with state.accounts as accounts:
+            accounts[0] += 1
+            kept.append(accounts[part] if part.stop else accounts)
+        kept[-1][0] += 1
+    finally:
+        kept.clear()
+
+
+def transfer(item: int, state: State) -> tuple[int, int]:
+    with state.accounts as accounts:
+        accounts[item % 8] -= item
+        accounts[(item * 5 + 3) % 8] += item
+    return os.getpid(), sum(state.accounts.read())
+
+
+def die_holding(task: Task, state: State) -> str:
+    """Of two, one dies with the lock held while the other waits for it."""
+    lock = lock_of(task, state)
+    if task.signs.first("holder"):
+        lock.acquire()
+        task.signs.give("held")
+        task.signs.wait("waiting")
+        kill_self()
+    if not task.signs.first("waiter"):
+        return "again"
+    task.signs.wait("held")
+    task.signs.give("waiting")
+    got = lock.acquire(timeout=LIMIT)
+    lock.release()
+    return "got it" if got else "never free"
+
+
+def die_waiting(task: Task, state: State) -> str:
+    """Of two, one waits for the lock and is killed; the other holds it until that is known."""
+    lock = lock_of(task, state)
+    if task.signs.first("waiter"):
+        task.signs.wait("held")
+        task.signs.note("pid", os.getpid())
+        lock.acquire()  # and dies here
+    if not task.signs.first("holder"):
+        task.signs.give("known")
+        assert lock.acquire(timeout=LIMIT)
+        lock.release()
+        return "after all"
+    with lock:
+        task.signs.give("held")
+        wait_until(lambda: task.signs.notes("pid"))
+        os.kill(int(task.signs.notes("pid")[0]), signal.SIGKILL)
+        task.signs.wait("known")
+        return "held"
+
+
+@dataclass(frozen=True)
+class Step:
+    """An item that is to die at some points, once at each."""
+
+    signs: Signs
+    number: int
+    points: tuple[str, ...] = ()
+
+    def may_die_at(self, point: str) -> bool:
+        return point in self.points and self.signs.first(f"{self.number} died {point}")
+
+    def die_at(self, point: str) -> None:
+        if self.may_die_at(point):
+            kill_self()
+
+
+def in_two_sections(step: Step, state: State) -> int:
+    """Add one to two accounts, each in a section of its own."""
+    step.die_at("at first")
+    with state.accounts as accounts:
+        accounts[0] += 1
+        step.die_at("in the first section")
+        accounts[1] += 1
+    step.die_at("between the sections")
+    commit = state.accounts._commit
+
+    def commit_and_die() -> None:
+        step.die_at("before the commit")
+        commit()
+        step.die_at("after the commit")
+
+    state.accounts._commit = commit_and_die  # type: ignore[method-assign]
+    with state.accounts as accounts:
+        accounts[2] += 1
+        accounts[3] += 1
+    state.accounts._commit = commit  # type: ignore[method-assign]
+    step.die_at("at last")
+    for moment in ("answer", "chunk"):
+        if step.may_die_at(moment):
+            state.probe.die_at = moment
+    return step.number

@@ -1,0 +1,49 @@
+"""A pattern for tests: it knows the chunk, and kills its worker where no job can."""
+
+import os
+import signal
+from dataclasses import dataclass
+from typing import ClassVar
+
+from under_test import pattern
+
+
+def kill_self() -> None:
+    """End this process by SIGKILL, here and now."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Probe(pattern.Pattern):
+    """A job sees its chunk by `chunk`, and has its worker killed later on by `die_at`.
+
+    Attributes:
+        chunk: the number of the chunk that is worked on.
+        slot: the worker's.
+        die_at: "answer", after the last item of the chunk and before its results are sent, or
+            "chunk", when they are on their way and the next chunk begins.
+    """
+
+    _own_to_process: ClassVar[frozenset[str]] = frozenset({"chunk", "slot", "die_at"})
+    chunk = 0
+    slot = 0
+    die_at = ""
+
+    def attach(self, worker: pattern.Worker) -> None:
+        self.slot = worker.slot
+
+    def chunk_begins(self, chunk: int, left: int) -> None:
+        self.chunk = chunk
+        if self.die_at == "chunk":
+            kill_self()
+
+    def take_delta(self) -> object | None:
+        if self.die_at == "answer":
+            kill_self()
+        return None
+
+
+@dataclass
+class Bare:
+    """A state of nothing but a probe."""
+
+    probe: Probe

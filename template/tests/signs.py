@@ -1,0 +1,58 @@
+"""Events between processes, as files: whoever is killed, they stay, and nothing is held."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+LIMIT = 20.0
+"""Seconds after which what is waited for is taken not to come."""
+
+
+def wait_until(what: Callable[[], object], limit: float = LIMIT) -> None:
+    """Wait for something that can only be asked for again and again."""
+    end = time.monotonic() + limit
+    while not what():
+        if time.monotonic() > end:
+            raise TimeoutError(f"did not come in {limit:g} s: {what}")
+        time.sleep(0.002)
+
+
+@dataclass(frozen=True)
+class Signs:
+    """A folder of them. It travels to workers in a state, or in an item."""
+
+    folder: Path
+
+    def give(self, name: str) -> None:
+        """Let those go on who wait for this."""
+        (self.folder / name).touch()
+
+    def given(self, name: str) -> bool:
+        return (self.folder / name).exists()
+
+    def wait(self, name: str, limit: float = LIMIT) -> None:
+        """Wait until it is given."""
+        wait_until((self.folder / name).exists, limit)
+
+    def first(self, name: str) -> bool:
+        """Give it; whether nobody had before."""
+        try:
+            (self.folder / name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
+
+    def note(self, name: str, text: object = "") -> None:
+        """Add a line; lines of several processes don't mix."""
+        descriptor = os.open(self.folder / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        os.write(descriptor, f"{text}\n".encode())
+        os.close(descriptor)
+
+    def notes(self, name: str) -> list[str]:
+        """The lines so far."""
+        try:
+            return (self.folder / name).read_text().splitlines()
+        except FileNotFoundError:
+            return []

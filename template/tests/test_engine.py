@@ -1,0 +1,570 @@
+"""The contract of `Engine`: every item is done once, and whoever fails is told from the others."""
+
+import contextlib
+import itertools
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from engine_jobs import (
+    Broken,
+    BrokenState,
+    Divide,
+    Item,
+    NoPickle,
+    NoUnpickle,
+    Two,
+    Unpicklable,
+    chunk_of,
+    chunk_of_slow,
+    die_after_all,
+    die_at_first,
+    die_on_four,
+    die_once,
+    divide,
+    fail,
+    get_stuck,
+    give_back,
+    give_much,
+    leave_a_child,
+    log_something,
+    note_and_raise,
+    note_both_ends,
+    square,
+    square_with_pid,
+    to_text,
+    wait_for_silence,
+    wait_for_the_last,
+    wait_if_first,
+)
+from faults import assert_red
+from probe import Bare, Probe
+from signs import Signs, wait_until
+from under_test import engine as engines
+from under_test import runs, sharing, worker
+
+Engine = sharing.Engine[Bare]
+
+
+@pytest.fixture(scope="module")
+def engine(start_method: str) -> Iterator[Engine]:
+    """One for all tests, so they leave it as it was."""
+    with sharing.open_engine(Bare(Probe()), workers=2, start_method=start_method) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="module")
+def any_engine() -> Iterator[Engine]:
+    """For what takes place in the parent, and so has nothing to do with how workers start."""
+    with sharing.open_engine(Bare(Probe()), workers=2) as engine:
+        yield engine
+
+
+# What comes out
+
+
+def test_results_come_in_the_order_of_the_items(engine: Engine) -> None:
+    assert list(engine.map(square, range(3000))) == [n * n for n in range(3000)]
+    assert list(engine.map(square, range(50), chunk_size=7)) == [n * n for n in range(50)]
+    assert list(engine.map(square, iter(range(3000)))) == [n * n for n in range(3000)]
+    assert list(engine.map(square, [])) == []
+
+
+def test_unordered_results_come_as_they_are_there(engine: Engine, signs: Signs) -> None:
+    results = engine.map(
+        wait_if_first, [Item(signs, n) for n in range(8)], ordered=False, chunk_size=1
+    )
+    seen = [next(results) for _ in range(7)]
+    assert sorted(seen) == [1, 2, 3, 4, 5, 6, 7]
+    signs.give("go")
+    assert list(results) == [0]
+
+
+def test_a_slow_head_does_not_stop_the_others(engine: Engine, signs: Signs) -> None:
+    items = [Item(signs, n) for n in range(8)]
+    assert list(engine.map(wait_for_the_last, items, chunk_size=1)) == list(range(8))
+
+
+def test_any_callable_that_can_be_pickled_is_a_job(any_engine: Engine) -> None:
+    assert list(any_engine.map(partial(divide, by=2), [2, 4])) == [1, 2]
+    assert list(any_engine.map(Divide(2), [2, 4])) == [1, 2]
+
+
+def test_one_map_feeds_another(engine: Engine) -> None:
+    results = engine.map(square, engine.map(square, range(500)))
+    assert list(results) == [n**4 for n in range(500)]
+
+
+def test_two_maps_are_read_in_turn(engine: Engine) -> None:
+    pairs = zip(engine.map(square, range(500)), engine.map(to_text, range(500)), strict=True)
+    assert list(pairs) == [(n * n, str(n)) for n in range(500)]
+
+
+def test_a_worker_has_the_job_of_the_map(engine: Engine) -> None:
+    """Also when it gets that together with an item that it can't read."""
+    for job, expected in ((to_text, "1"), (square, 1)):
+        outcomes = list(engine.outcomes(job, [1, NoUnpickle(), 1], chunk_size=3))  # type: ignore[arg-type]
+        assert [outcome.value for outcome in outcomes] == [expected, None, expected]
+
+
+def test_large_items_and_results_get_through(engine: Engine) -> None:
+    items = [bytes([n]) * 10_000_000 + b"end" for n in range(3)]
+    assert list(engine.map(give_back, items)) == [item[::-1] for item in items]
+
+
+# What is read of the source, and when
+
+
+def test_an_endless_source_is_read_a_little_ahead(any_engine: Engine) -> None:
+    read = 0
+
+    def source() -> Iterator[int]:
+        nonlocal read
+        while True:
+            read += 1
+            yield read
+
+    ahead = []
+    with contextlib.closing(any_engine.map(square, source(), chunk_size=3)) as results:  # type: ignore[type-var]
+        for received, result in enumerate(itertools.islice(results, 600), 1):
+            assert result == received * received
+            ahead.append(read - received)
+    assert max(ahead) <= 17 * 2 * 3  # sixteen chunks a worker, and what is on its way
+    assert read <= 600 + 17 * 2 * 3
+
+
+def test_what_waits_for_a_slow_head_is_bounded(any_engine: Engine, signs: Signs) -> None:
+    items = (Item(signs, n) for n in itertools.count())
+    with contextlib.closing(any_engine.map(wait_for_silence, items, chunk_size=1)) as results:  # type: ignore[type-var]
+        assert 10 < next(results) <= 17 * 2
+
+
+def test_a_trickling_source_is_no_reason_to_wait(any_engine: Engine) -> None:
+    asked = 0
+
+    def source() -> Iterator[int]:
+        nonlocal asked
+        for asked in range(1, 25):
+            time.sleep(0.025)  # this is how it trickles
+            yield asked
+
+    late = []
+    for received, _ in enumerate(any_engine.map(square, source()), 1):
+        late.append(asked - received)
+    assert len(late) == 24
+    assert max(late[4:]) <= 3
+
+
+def test_an_error_of_the_source_is_the_readers(any_engine: Engine) -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        yield 2
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        list(any_engine.map(square, source()))
+    assert list(any_engine.map(square, [3])) == [9]
+
+
+def test_leaving_early_waits_for_what_runs_and_hands_out_no_more(
+    engine: Engine, signs: Signs
+) -> None:
+    results = engine.map(note_both_ends, (Item(signs, n) for n in itertools.count()), chunk_size=1)
+    assert next(results) == 0
+    wait_until(lambda: len(signs.notes("begun")) >= 2)
+    signs.give("left")
+    results.close()  # type: ignore[attr-defined]
+    begun = signs.notes("begun")
+    assert sorted(begun) == sorted(signs.notes("ended"))
+    assert list(engine.map(square, range(100))) == [n * n for n in range(100)]
+    assert signs.notes("begun") == begun
+
+
+def test_a_map_that_nobody_reads_does_nothing(any_engine: Engine, signs: Signs) -> None:
+    any_engine.map(note_both_ends, [Item(signs, 0)])
+    assert list(any_engine.map(square, range(9))) == [n * n for n in range(9)]
+    assert signs.notes("begun") == []
+
+
+# Chunks
+
+
+def test_a_chunk_has_as_many_items_as_told(any_engine: Engine) -> None:
+    chunks = list(any_engine.map(chunk_of, range(24), chunk_size=5))
+    lengths = [len(list(group)) for _, group in itertools.groupby(chunks)]
+    assert lengths == [5, 5, 5, 5, 4]
+
+
+def test_nobody_queues_behind_a_slow_item(engine: Engine) -> None:
+    last_of_chunk = dict(engine.map(chunk_of_slow, range(4_000), chunk_size=500))
+    assert set(range(400, 4_000, 1000)) <= set(last_of_chunk.values())
+
+
+def test_a_slow_reader_does_not_shrink_chunks(any_engine: Engine) -> None:
+    sizes = []
+    with contextlib.closing(any_engine.map(chunk_of, itertools.count())) as results:  # type: ignore[type-var]
+        for _, group in itertools.islice(itertools.groupby(results), 9):
+            sizes.append(len(list(group)))
+            time.sleep(0.06)  # this is how slow
+    assert max(sizes) > 500
+
+
+# Failures
+
+
+@pytest.mark.parametrize(
+    ("item", "error_type", "message"),
+    [
+        ("raise", "HasArguments", "line 1 and line 2"),
+        ("local", "ValueError", "holds a lambda"),
+        ("unspeakable", "Unspeakable", "(its text can't be had)"),
+        ("exit", "SystemExit", "3"),
+        ("interrupt", "KeyboardInterrupt", ""),
+        ("result", "AttributeError", "its result, a function, can't be pickled: "),
+        ("no pickle", "RuntimeError", "its result, a NoPickle, can't be pickled: stays where"),
+        ("no unpickle", "RuntimeError", "its result can't be unpickled: can't be put together"),
+        (NoPickle(), "RuntimeError", "it can't be pickled: stays where it is"),
+        (NoUnpickle(), "RuntimeError", "a worker could not unpickle it: can't be put together"),
+    ],
+)
+def test_whoever_fails_is_told_from_the_others(
+    engine: Engine, item: object, error_type: str, message: str
+) -> None:
+    items = [0, 1, 2, item, 4, 5, 6, 7, 8, 9]
+    outcomes = list(engine.outcomes(fail, items, chunk_size=7))
+    assert [outcome.item for outcome in outcomes] == items
+    assert [outcome.value for outcome in outcomes] == [0, 1, 2, None, 4, 5, 6, 7, 8, 9]
+    assert [outcome.ok for outcome in outcomes] == [True] * 3 + [False] + [True] * 6
+    error = outcomes[3].error
+    assert error is not None
+    assert error.item is item
+    assert error.job == "fail"
+    assert error.error_type == error_type or error_type == "AttributeError"
+    assert message in " ".join(error.message.split())
+    assert "\n" not in str(error)
+    assert str(error).startswith("fail failed on ")
+    results = engine.map(fail, items, chunk_size=7)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(sharing.JobFailed, match="fail failed on"):
+        next(results)
+
+
+def test_a_failure_has_the_traceback_of_the_worker(engine: Engine) -> None:
+    with pytest.raises(sharing.JobFailed) as caught:
+        list(engine.map(fail, ["raise"]))
+    error = caught.value
+    assert type(error) is sharing.JobFailed
+    assert "in fail" in error.traceback
+    assert "raise HasArguments(1, 2)" in error.traceback
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.item, again.traceback) == (str(error), "raise", error.traceback)
+
+
+def test_an_exception_is_an_answer_and_not_tried_again(any_engine: Engine, signs: Signs) -> None:
+    (outcome,) = any_engine.outcomes(note_and_raise, [Item(signs, 0)], retries=5)
+    assert not outcome.ok
+    assert len(signs.notes("tried")) == 1
+
+
+@pytest.mark.parametrize("job", [lambda item, state: item, "no function"])
+def test_what_is_no_job_is_refused(any_engine: Engine, job: Any) -> None:
+    with pytest.raises(sharing.SharingError, match=r"can't be pickled, so|must be a func"):
+        any_engine.map(job, [1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk_size": 0}, "chunk_size must be above 0, not 0"),
+        ({"retries": -1}, "retries must be 0 or more, not -1"),
+        ({"timeout": 0}, "timeout must be above 0 seconds, not 0"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    any_engine: Engine, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(sharing.SharingError, match=message):
+        any_engine.map(square, [1], **options)
+    with pytest.raises(sharing.SharingError, match=message):
+        any_engine.outcomes(square, [1], **options)
+
+
+# Deaths
+
+
+def test_an_item_is_tried_again_when_its_worker_died(engine: Engine, signs: Signs) -> None:
+    outcomes = list(engine.outcomes(die_at_first, [Item(signs, n) for n in range(4)], retries=2))
+    assert [outcome.value for outcome in outcomes] == [0, 1, 2, None]
+    error = outcomes[3].error
+    assert type(error) is sharing.WorkerDied
+    assert "its worker died 3 times, the last by SIGKILL" in str(error)
+    assert [len(signs.notes(f"tried {n}")) for n in range(4)] == [1, 2, 3, 3]
+
+
+def test_only_the_item_that_ran_is_blamed(engine: Engine, signs: Signs) -> None:
+    items = [Item(signs, n) for n in range(20)]
+    outcomes = list(engine.outcomes(die_on_four, items, chunk_size=10, retries=0))
+    assert [outcome.item.number for outcome in outcomes if not outcome.ok] == [4]
+    assert "its worker died once by SIGKILL" in str(outcomes[4].error)
+    tried = [len(signs.notes(f"tried {n}")) for n in range(20)]
+    # What had ended runs again, for its results died too; what had not begun runs once.
+    assert tried == [2] * 4 + [1] * 16
+
+
+def test_a_death_costs_nobody_else_a_try(engine: Engine, signs: Signs) -> None:
+    items = [Item(signs, n) for n in range(9)]
+    assert list(engine.map(die_once, items, chunk_size=9, retries=1)) == list(range(9))
+    assert all(signs.given(f"died on {n}") for n in (2, 5, 8))
+
+
+def test_nobody_is_blamed_for_a_death_between_items(engine: Engine, signs: Signs) -> None:
+    items = [Item(signs, n) for n in range(20)]
+    results = engine.map(die_after_all, items, chunk_size=10, retries=0)
+    assert list(results) == list(range(20))
+    assert len(signs.notes("tried")) == 30
+
+
+def test_a_worker_killed_while_it_answers_is_asked_again(engine: Engine, signs: Signs) -> None:
+    def source() -> Iterator[Item]:
+        yield Item(signs, 0)
+        signs.give("asked")
+        wait_until(lambda: signs.notes("pid"))
+        # Nobody reads while this runs, so the answer is not away: it is larger than a pipe.
+        os.kill(int(signs.notes("pid")[0]), signal.SIGKILL)
+
+    assert list(engine.map(give_much, source(), retries=1)) == [b"again"]
+
+
+def test_a_stuck_item_ends_and_the_others_go_on(engine: Engine) -> None:
+    items = ["a", "sleeps", "b", "in C", "c", "is stopped", "d"]
+    outcomes = list(engine.outcomes(get_stuck, items, chunk_size=7, timeout=0.15))
+    assert [outcome.item for outcome in outcomes if outcome.ok] == ["a", "b", "c", "d"]
+    for outcome in outcomes:
+        if not outcome.ok:
+            assert type(outcome.error) is sharing.ItemTimeout
+            assert outcome.error.item == outcome.item
+            assert "it ran for more than 0.15 s, and its worker was ended" in str(outcome.error)
+    with pytest.raises(sharing.ItemTimeout):
+        list(engine.map(get_stuck, ["sleeps"], timeout=0.05))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_child_of_a_dead_worker_holds_nobody_up(engine: Engine, signs: Signs) -> None:
+    try:
+        assert list(engine.map(leave_a_child, [Item(signs, 7)])) == [7]
+    finally:
+        for pid in signs.notes("child"):
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def test_workers_killed_from_outside_change_nothing(engine: Engine) -> None:
+    results = engine.map(square_with_pid, range(6_000), chunk_size=20, retries=30)
+    squares = []
+    for place, (result, pid) in enumerate(results):
+        squares.append(result)
+        if place in (500, 1500, 2500):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    assert squares == [n * n for n in range(6_000)]
+
+
+# Records of the log
+
+
+def test_records_arrive_whole_with_the_name_of_the_worker(
+    start_method: str, signs: Signs, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)  # the level is that of when the worker starts
+    with sharing.open_engine(Bare(Probe()), workers=1, start_method=start_method) as own:
+        list(own.map(log_something, [Item(signs, 42)]))
+    records = [record for record in caplog.records if record.name == "tests.worker"]
+    assert [record.levelname for record in records] == ["INFO", "ERROR"]
+    assert records[0].getMessage() == f"item 42 is {'x' * 100_000}"
+    assert {record.processName for record in records} == {"worker-1"}
+    assert "ZeroDivisionError" in caplog.text
+
+
+# Opening and closing
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, r"the state must be an instance of a dataclass, not \{\}"),
+        (Unpicklable, "the state must be an instance of a dataclass, not <class"),
+        (Unpicklable(), "the field 'event' of the state can't be pickled"),
+        (Unpicklable(event=NoPickle()), "the field 'event' of the state can't be pickled"),
+    ],
+)
+def test_a_state_that_makes_no_sense_is_refused(state: object, message: str) -> None:
+    with (
+        pytest.raises(sharing.SharingError, match=message),
+        sharing.open_engine(state, workers=1),
+    ):
+        pytest.fail("it is open")
+
+
+def test_an_object_has_one_place(any_engine: Engine) -> None:
+    probe = Probe()
+    with (
+        pytest.raises(sharing.SharingError, match="'one' and 'other' hold the same object"),
+        sharing.open_engine(Two(probe, probe), workers=1),
+    ):
+        pytest.fail("it is open")
+    with (
+        pytest.raises(sharing.SharingError, match="'probe' is in use by another open engine"),
+        sharing.open_engine(any_engine.state, workers=1),
+    ):
+        pytest.fail("it is open")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers must be a whole number above 0, not 0"),
+        ({"workers": -2}, "workers must be a whole number above 0, not -2"),
+        ({"workers": True}, "workers must be a whole number above 0, not True"),
+        ({"engine": "threads"}, "unknown engine 'threads': choose one of processes"),
+        ({"start_method": "clone"}, "unknown start method 'clone': choose one of spawn, f"),
+    ],
+)
+def test_what_there_is_not_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(sharing.SharingError, match=message):
+        sharing.open_engine(Bare(Probe()), **options)
+
+
+def test_an_engine_opens_once(start_method: str) -> None:
+    state = Bare(Probe())
+    engine = sharing.open_engine(state, workers=1, start_method=start_method)
+    assert engine.workers == 1
+    assert engine.state is state
+    with pytest.raises(sharing.SharingError, match="the engine is not open"):
+        engine.map(square, [1])
+    with engine:
+        unread = engine.map(square, [1, 2])
+        assert list(engine.map(square, [1, 2])) == [1, 4]
+        with pytest.raises(sharing.SharingError, match="an engine opens once"):
+            engine.__enter__()
+    with pytest.raises(sharing.SharingError, match="the engine has closed"):
+        next(unread)
+    with pytest.raises(sharing.SharingError, match="the engine is not open"):
+        engine.map(square, [1])
+    with pytest.raises(sharing.SharingError, match="an engine opens once"), engine:
+        pass
+
+
+def test_an_exception_in_the_middle_closes_it(start_method: str, signs: Signs) -> None:
+    items = (Item(signs, n) for n in itertools.count())
+    opened = sharing.open_engine(Bare(Probe()), workers=2, start_method=start_method)
+    with contextlib.suppress(LookupError), opened as engine:
+        results = engine.map(note_both_ends, items)
+        assert next(results) == 0
+        signs.give("left")
+        raise LookupError
+    assert sorted(signs.notes("begun")) == sorted(signs.notes("ended"))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("raises", "failed while it started: LookupError: no such thing"),
+        ("dies", "ended while .* started, .*with exit code 9"),
+    ],
+)
+def test_a_worker_that_cannot_start_is_told_once(
+    start_method: str, signs: Signs, how: str, message: str
+) -> None:
+    state = BrokenState(Broken(signs, how))
+    with (
+        pytest.raises(sharing.StartFailed, match=message) as caught,
+        sharing.open_engine(state, workers=1, start_method=start_method),
+    ):
+        pytest.fail("it is open")
+    assert len(signs.notes("attached")) <= 6
+    assert ("in attach" in caught.value.traceback) == (how == "raises")
+
+
+def test_needs_nothing_but_the_standard_library() -> None:
+    """Workers start the sooner for it."""
+    source = f"""
+import sys
+before = set(sys.modules)
+import {sharing.__name__}
+print(*set(sys.modules) - before)
+"""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-c", source]
+    ran = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
+    package = sharing.__name__.partition(".")[0]
+    assert loaded - sys.stdlib_module_names == {package, "__mp_main__"}
+    assert "asyncio" not in loaded
+
+
+# Faults
+
+
+def nothing_is_given_back() -> None:
+    """Have each worker work on all of its chunk."""
+    original = worker._Loop._run
+
+    def run(self: Any, job: Any, items: Any, timed: bool, give_back: float) -> Any:
+        return original(self, job, items, timed, give_back + 3600)
+
+    worker._Loop._run = run  # type: ignore[method-assign]
+
+
+def the_clock_of_the_parent() -> None:
+    """Measure chunks from when they are handed out until their results are read."""
+    given: dict[int, float] = {}
+    give, take = engines.ProcessEngine._give, engines.ProcessEngine._take_answer
+
+    def note_and_give(self: Any, member: Any, chunk: Any) -> None:
+        given[member.slot] = time.monotonic()
+        give(self, member, chunk)
+
+    def measure_and_take(
+        self: Any, member: Any, body: Any, number: Any, ended: Any, elapsed: Any, deltas: Any
+    ) -> None:
+        take(self, member, body, number, ended, time.monotonic() - given[member.slot], deltas)
+
+    engines.ProcessEngine._give = note_and_give  # type: ignore[method-assign]
+    engines.ProcessEngine._take_answer = measure_and_take  # type: ignore[method-assign]
+
+
+def no_window() -> None:
+    """Read the source as fast as workers can."""
+    runs._WINDOW = 1 << 30
+
+
+def the_whole_chunk_is_blamed() -> None:
+    """Cost all items that came along a try."""
+    original = runs.Chunk.part
+
+    def part(self: runs.Chunk, start: int, stop: int, *, ended: bool = False) -> runs.Chunk:
+        found = original(self, start, stop, ended=ended)
+        found.died = self.died + 1
+        return found
+
+    runs.Chunk.part = part  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("fault", "test", "variant"),
+    [
+        (nothing_is_given_back, test_nobody_queues_behind_a_slow_item, "fork"),
+        (no_window, test_what_waits_for_a_slow_head_is_bounded, ""),
+        (the_whole_chunk_is_blamed, test_a_death_costs_nobody_else_a_try, "fork"),
+        (the_clock_of_the_parent, test_a_slow_reader_does_not_shrink_chunks, ""),
+    ],
+)
+def test_goes_red(fault: Callable[[], None], test: Callable[..., None], variant: str) -> None:
+    assert_red(fault, test, variant)

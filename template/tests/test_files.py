@@ -1,0 +1,136 @@
+"""What jobs use to read and write files."""
+
+import csv
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+from under_test import cli
+
+files = importlib.import_module(f"{cli.PACKAGE}.files")
+
+
+def test_outputs_are_replaced_when_all_are_whole(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("old")
+    with files.replacing(first, second) as (one, two):
+        one.write("ä\n")
+        two.write("b\n")
+        assert first.read_text() == "old"
+        assert not second.exists()
+    assert first.read_bytes() == b"\xc3\xa4\n"
+    assert second.read_bytes() == b"b\n"
+    assert sorted(tmp_path.iterdir()) == [first, second]
+
+
+def test_nothing_is_left_of_outputs_that_did_not_get_whole(tmp_path: Path) -> None:
+    def begin() -> None:
+        with files.replacing(tmp_path / "out", tmp_path / "more") as (file, _):
+            file.write("half")
+            file.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        begin()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_file_gets_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        with files.replacing(tmp_path / "out"):
+            pass
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_symbolic_link_stays_one(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    link.symlink_to(target)
+    with files.replacing(link) as (file,):
+        file.write("new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+
+
+def test_what_cannot_be_replaced_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    good = tmp_path / "good"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for bad, error, message in (
+        (tmp_path, IsADirectoryError, "folder"),
+        (pipe, files.InputError, "not a regular file"),
+        (tmp_path / "none" / "out", files.InputError, "there is no folder"),
+    ):
+        with pytest.raises(error, match=message), files.replacing(good, bad):
+            raise AssertionError
+        assert list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_write_protection_is_respected(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.touch(0o444)
+    with pytest.raises(PermissionError), files.replacing(out):
+        raise AssertionError
+    tmp_path.chmod(0o555)
+    try:
+        with pytest.raises(PermissionError), files.replacing(tmp_path / "new"):
+            raise AssertionError
+    finally:
+        tmp_path.chmod(0o755)
+
+
+def test_csv_rows_come_with_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes('\ufeffb,a,c\r\n1,2,3\r\n\r\n"x\n\ny",5,6\n7,8,9'.encode())
+    with files.reading_csv(path, ["a", "b"]) as table:
+        assert table.header == ["b", "a", "c"]
+        assert table.places("a", "b") == [1, 0]
+        assert list(table.rows) == [
+            (2, ["1", "2", "3"]),
+            (4, ["x\n\ny", "5", "6"]),
+            (7, ["7", "8", "9"]),
+        ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n\n", "the file is empty"),
+        (b"a\n1\n", "line 1: no column b; there is a"),
+        (b"a,b,a\n", "line 1: column a is there twice"),
+        (b"a,b\n1,2\n3\n", "line 3: 1 values for 2 columns"),
+        (b"a,b\n1,2\n3,4,5\n", "line 3: 3 values for 2 columns"),
+        (b'a,b\n1,"2\n3,4\n', "line 2: unexpected end of data"),
+        (b"a,b\n1,\xff\n", "not UTF-8"),
+        (b"a,b\n1," + b"x" * (csv.field_size_limit() + 1), "line 2: field larger"),
+    ],
+)
+def test_bad_csv_is_named_by_its_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "in.csv"
+    path.write_bytes(content)
+    with (
+        pytest.raises(files.InputError) as caught,
+        files.reading_csv(path, ["a", "b"]) as table,
+    ):
+        list(table.rows)
+    assert str(caught.value).startswith(str(path))
+    assert message in str(caught.value)
+
+
+def test_files_are_checked_before_the_work(tmp_path: Path) -> None:
+    good, empty, pipe = tmp_path / "good", tmp_path / "empty", tmp_path / "pipe"
+    good.write_text("x")
+    empty.touch()
+    os.mkfifo(pipe)
+    files.check_readable(good, pipe)
+    with pytest.raises(files.InputError, match="empty"):
+        files.check_readable(good, empty)
+    with pytest.raises(IsADirectoryError):
+        files.check_readable(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        files.check_readable(tmp_path / "none")
