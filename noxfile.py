@@ -1,0 +1,181 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = ["nox>=2026.10.20", "pyyaml>=6"]
+# [tool.nox]
+# script-venv-backend = "virtualenv"
+# ///
+"""Everything that a change to the template has to pass: `nox` alone runs what CI runs.
+
+One environment serves many projects: rendering is cheap, installing is not.
+"""
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nox
+
+# What can be chosen is read from copier.yml, there and here.
+sys.path.insert(0, str(Path(__file__).parent / "tests"))
+import matrix
+
+nox.needs_version = ">=2026.10.20"
+# Two suites at once; the sessions that don't say that they may share the machine have it alone.
+nox.options.parallel = 2
+nox.options.sessions = ["lint", "tests", "updates", "variants", "pairs", "kills"]
+# A Python that isn't there is skipped and named, under CI as well.
+nox.options.error_on_missing_interpreters = False
+
+HERE = "{}.{}".format(*sys.version_info)
+# CI asks for the oldest Copier that the template supports, too.
+COPIER = [f"copier=={os.environ['COPIER']}" if os.environ.get("COPIER") else "copier>=9.18"]
+COPIER += ["pytest>=8.3", "pytest-timeout>=2.3", "pytest-xdist>=3.6", "pyyaml>=6"]
+# The shims of pyenv hide every Python but the chosen one: look past them.
+PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+HIDDEN = [str(folder) for folder in sorted(PYENV.glob("versions/3.*/bin"))]
+os.environ["PATH"] = os.pathsep.join([*HIDDEN, os.environ["PATH"]])
+ALL = f"patterns=[{', '.join(matrix.PATTERNS)}]"
+#: What the session `tests` leaves to others.
+ELSEWHERE = ["tests/test_variants.py", "tests/test_kills.py"]
+UPDATES = ["tests/test_update.py", "tests/test_update_matrix.py"]
+# Without it each of some thousand workers would compile what it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+#: The environment that all variants run in.
+SHARED = "variants-environment"
+
+
+def render(session: nox.Session, project: Path, *answers: str) -> Path:
+    """Render the working tree as it is, with all patterns."""
+    copy = ("copier", "copy", "--quiet", "--defaults", "--overwrite", "--vcs-ref", "HEAD")
+    data = [f"--data={answer}" for answer in ("project_name=My service", ALL, *answers)]
+    session.run_install(*copy, *data, str(Path.cwd()), str(project), silent=True)
+    return project
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install Copier, our tests' tools and all that a project with every pattern asks for."""
+    session.install(*COPIER)
+    with tempfile.TemporaryDirectory() as folder:
+        settings = nox.project.load_toml(render(session, Path(folder)) / "pyproject.toml")
+    needed = settings["project"]["dependencies"] + settings["build-system"]["requires"]
+    session.install(*needed, *nox.project.dependency_groups(settings, *groups))
+
+
+def pytest(session: nox.Session, *arguments: str) -> None:
+    session.run("pytest", *arguments, *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and types here; `nox -s lint -- --fix` repairs what it can."""
+    session.install("ruff>=0.9", "mypy>=1.14", "types-PyYAML", "rich>=13", "nox", "hatchling")
+    session.install(*COPIER)
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]))
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Render every set of patterns and every kind of answer, and look at what came out."""
+    install(session, "lint", "types")
+    session.install("nox", "zizmor>=1.30", "check-jsonschema>=0.39", "hatchling", "packaging")
+    pytest(session, "-n", "2", *(f"--ignore={path}" for path in (*ELSEWHERE, *UPDATES)))
+
+
+@nox.session
+def updates(session: nox.Session) -> None:
+    """Update projects full of edits to every other answer, and look for each edit."""
+    install(session)
+    session.install("nox")
+    pytest(session, "-n", "2", *UPDATES)
+
+
+def counts(session: nox.Session) -> Path:
+    """Return the folder where each variant leaves what came of it."""
+    folder = session.cache_dir / "variants"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@nox.session(name=SHARED, allow_parallel=False)
+def variants_environment(session: nox.Session) -> None:
+    """Install once what every variant needs."""
+    missing = matrix.untested(matrix.CONFIG)
+    if missing:
+        session.error(f"No test looks at {', '.join(missing)}: see BRINGS in tests/matrix.py.")
+    install(session, "lint", "test")
+    for old in counts(session).glob("*.json"):
+        old.unlink()
+
+
+# The longest first, so that none of them is left alone at the end.
+NAMES = [matrix.name_of(patterns) for patterns in reversed(matrix.SETS)]
+
+
+def offer(name: str) -> None:
+    """Make the session of one set of patterns."""
+
+    @nox.session(
+        name=f"variants({name})", venv_backend="none", requires=[SHARED], allow_parallel=True
+    )
+    def variant(session: nox.Session) -> None:
+        """Render the variants of this set, look at them, and run the tests of one."""
+        python = session.cache_dir.parent / SHARED / "bin/python"
+        chosen = (f"--variant={name}", f"--count={counts(session) / name}.json")
+        tests = ("tests/test_variants.py", *chosen, *session.posargs)
+        session.run(str(python), "-m", "pytest", *tests, external=True)
+
+
+for name in NAMES:
+    offer(name)
+
+
+@nox.session(venv_backend="none", requires=[f"variants({name})" for name in NAMES])
+def variants(session: nox.Session) -> None:
+    """Do so for every set, on this Python; `nox -s "variants(counter+locks)"` picks one."""
+    found = [json.loads(path.read_text("utf-8")) for path in counts(session).glob("*.json")]
+    rendered, run, passed = (
+        sum(one[key] for one in found) for key in ("rendered", "run", "passed")
+    )
+    wanted = len(list(matrix.rendered_variants()))
+    said = f"{rendered} of {wanted} variants rendered, {run} run, {passed} passed"
+    if not passed or rendered != wanted or passed != run or run < len(NAMES):
+        session.error(said)
+    session.log(said)
+
+
+@nox.session(python=[version for version in matrix.PYTHONS if version != HERE])
+def pairs(session: nox.Session) -> None:
+    """Run the own tests of a pairwise choice of sets, on the other Pythons."""
+    install(session, "test")
+    pytest(
+        *(session, "-n", "2", "--maxschedchunk=1", "tests/test_variants.py"),
+        *("-k", "own_tests", f"--full={HERE}"),
+    )
+
+
+@nox.session(name="matrix", venv_backend="none")
+def matrix_(session: nox.Session) -> None:
+    """Print the jobs of CI as JSON, in one line."""
+    print(json.dumps({"include": matrix.ci_matrix()}))
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill 200 workers from outside while two of the jobs run, and compare the totals."""
+    install(session)
+    pytest(session, "tests/test_kills.py")
+
+
+@nox.session
+def record(session: nox.Session) -> None:
+    """Make docs/terminal.svg from what the commands really say."""
+    session.install(*COPIER, "rich>=13", "pip")
+    session.run("python", "docs/record.py", "docs/terminal.svg")
+
+
+if __name__ == "__main__":
+    nox.main()

@@ -1,0 +1,63 @@
+"""Types, strictly: of the projects, and of the job that their README shows."""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import Render
+from rendering import SETS, command, name_of
+
+
+@pytest.fixture(scope="session")
+def known(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What mypy learnt from one project of the libraries that all of them use."""
+    return tmp_path_factory.mktemp("mypy")
+
+
+@pytest.mark.parametrize("patterns", SETS, ids=name_of)
+def test_mypy_has_nothing_to_say(fresh: Render, known: Path, patterns: tuple[str, ...]) -> None:
+    project = fresh(patterns=list(patterns))
+    example = example_of(project / "README.md")
+    (project / "src/my_service/jobs/measure.py").write_text(example, "utf-8")
+    output = command(sys.executable, "-m", "mypy", "--cache-dir", known, cwd=project)
+    assert re.search(r"^Success: no issues found in \d{2,} source files$", output, re.MULTILINE)
+
+
+def test_a_mistake_is_seen(fresh: Render, known: Path) -> None:
+    project = fresh(patterns=["counter"])
+    example = example_of(project / "README.md").replace("words.add()", 'words.add("one")')
+    (project / "src/my_service/jobs/measure.py").write_text(example, "utf-8")
+    with pytest.raises(AssertionError, match=r'measure\.py:\d+: error: .*"str".*expected "int"'):
+        command(sys.executable, "-m", "mypy", "--cache-dir", known, cwd=project)
+
+
+@pytest.mark.parametrize("patterns", SETS, ids=name_of)
+def test_the_job_of_the_readme_runs(fresh: Render, patterns: tuple[str, ...]) -> None:
+    project = fresh(patterns=list(patterns))
+    example = example_of(project / "README.md")
+    (project / "src/my_service/jobs/measure.py").write_text(example, "utf-8")
+    output = command(
+        *(
+            sys.executable,
+            "-m",
+            "my_service",
+            "measure",
+            "one",
+            "three",
+            "--workers",
+            "2",
+            "--json",
+        ),
+        cwd=project,
+        PYTHONPATH=os.pathsep.join((str(project / "src"), os.environ.get("PYTHONPATH", ""))),
+    )
+    assert '"lengths": [3, 5]' in output or '"lengths":[3,5]' in output
+
+
+def example_of(readme: Path) -> str:
+    text = readme.read_text("utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 1
+    return str(examples[0])

@@ -1,0 +1,162 @@
+"""Each variant rendered and looked at; those that the matrix chooses installed and tested."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import Render
+from matrix import (
+    CONFIG,
+    PYTHONS,
+    TEXT_QUESTIONS,
+    TEXTS,
+    Variant,
+    name_of,
+    rendered_variants,
+    run_variants,
+    untested,
+)
+from rendering import command, install
+from test_rendered import check_syntax, expected
+
+HERE = "{}.{}".format(*sys.version_info)
+#: Names that would go wrong if a file were found by its name alone, or a word by itself.
+PACKAGES = {"plain": "my_service", "quotes": "cache_tools", "letters": "locks"}
+Count = Callable[[str, object], None]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Take the variants of one set, or all; the longest first, so that none is left at the end."""
+    if "variant" not in metafunc.fixturenames:
+        return
+    chosen, full = (metafunc.config.getoption(name) for name in ("variant", "full"))
+    ran = metafunc.function is test_its_own_tests_pass
+    variants = list(run_variants(full or HERE) if ran else rendered_variants())
+    variants = [one for one in variants if one.python in {HERE, None}]
+    variants = [one for one in variants if chosen in {"", name_of(one.patterns)}]
+    if not variants:
+        raise pytest.UsageError(f"There is no variant {chosen!r} for Python {HERE}.")
+    variants.sort(key=lambda one: len(one.patterns), reverse=True)
+    metafunc.parametrize("variant", variants, ids=str)
+
+
+def test_each_choice_has_a_test() -> None:
+    assert untested(CONFIG) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "change", "named"),
+    [
+        ("ci", {"choices": ["github", "gitlab", "none", "jenkins"]}, "ci=jenkins"),
+        ("ci", {"choices": ["github", "gitlab"]}, "ci=none"),
+        ("all_pythons", {"default": [*PYTHONS, "3.15"]}, "python_min=3.15"),
+        (
+            "pattern_table",
+            {"default": {**CONFIG["pattern_table"]["default"], "queue": {}}},
+            "patterns=queue",
+        ),
+        ("license", {"type": "str", "choices": ["MIT"]}, "license=MIT"),
+        ("motto", {"type": "str"}, "motto"),
+    ],
+)
+def test_a_choice_without_a_test_is_named(
+    question: str, change: dict[str, object], named: str
+) -> None:
+    assert untested(CONFIG | {question: CONFIG.get(question, {}) | change}) == [named]
+
+
+def test_each_two_values_meet() -> None:
+    for full in PYTHONS:
+        variants = run_variants(full)
+        assert len(variants) <= 40
+        sets = {one.patterns for one in variants if one.python == full}
+        assert len(sets) == 15
+        met = {
+            (ci, docker, text)
+            for one in variants
+            for ci, docker, text in [[dict(one.others)[key] for key in ("ci", "docker", "text")]]
+        }
+        assert {(ci, docker) for ci, docker, _ in met} == {
+            (ci, docker) for ci in CONFIG["ci"]["choices"].values() for docker in (True, False)
+        }
+        assert {(ci, text) for ci, _, text in met} == {
+            (ci, text) for ci in CONFIG["ci"]["choices"].values() for text in TEXTS
+        }
+
+
+def test_it_is_as_the_answers_say(
+    fresh: Render, template: Path, record_property: Count, variant: Variant
+) -> None:
+    others = dict(variant.others)
+    project = fresh(package_name="my_service", **variant.answers)
+    check_syntax(template, project, typed=others["text"] != "plain")
+    assert {
+        str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()
+    } == expected(template, variant.patterns, str(others["ci"]), bool(others["docker"]))
+    command(sys.executable, "-m", "ruff", "check", "--no-cache", ".", cwd=project)
+    command(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", ".", cwd=project)
+
+    settings = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
+    versions = PYTHONS[PYTHONS.index(str(others["python_min"])) :]
+    assert settings["requires-python"] == f">={versions[0]}"
+    kept = yaml.safe_load((project / ".copier-answers.yml").read_text("utf-8"))
+    text = TEXTS[str(others["text"])]
+    assert not text or all(kept[name] == text for name in TEXT_QUESTIONS)
+    if others["ci"] == "github":
+        flow = yaml.safe_load((project / ".github/workflows/ci.yml").read_text("utf-8"))
+        assert flow["jobs"]["tests"]["strategy"]["matrix"]["python"] == versions
+    if others["ci"] == "gitlab":
+        flow = yaml.safe_load((project / ".gitlab-ci.yml").read_text("utf-8"))
+        assert flow["tests"]["parallel"]["matrix"] == [{"PYTHON": versions}]
+    if others["docker"]:
+        service = yaml.safe_load((project / "compose.yaml").read_text("utf-8"))["services"]["app"]
+        assert service["init"] is True
+        assert service["shm_size"] == ("2gb" if "arrays" in variant.patterns else "128mb")
+        assert "USER app" in (project / "Dockerfile").read_text("utf-8")
+    record_property("variant", "rendered")
+
+
+@pytest.mark.timeout(400)
+def test_its_own_tests_pass(
+    fresh: Render, tmp_path: Path, record_property: Count, variant: Variant
+) -> None:
+    patterns = variant.patterns
+    project = fresh(package_name=PACKAGES[str(dict(variant.others)["text"])], **variant.answers)
+    record_property("variant", "run")
+    environment = install(project, tmp_path / "installed")
+    if "arrays" not in patterns:
+        environment["PYTHONPATH"] += os.pathsep + str(without_numpy(tmp_path / "without"))
+    # Short, since a socket's path must be; its own, since others run beside it.
+    temporary = tempfile.mkdtemp(prefix="v")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"],
+        cwd=project,
+        env=os.environ | environment | {"TMPDIR": temporary},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=380,
+    )
+    shutil.rmtree(temporary)
+    assert done.returncode == 0, done.stdout
+    passed = re.search(r"^(\d+) passed.*", done.stdout, re.MULTILINE)
+    assert passed, done.stdout
+    assert int(passed[1]) >= 30
+    assert not re.search(r"\d+ (failed|error|xpassed)", passed[0])
+    record_property("counted", f"{variant}: {passed[0]}")
+    record_property("variant", "passed")
+
+
+def without_numpy(folder: Path) -> Path:
+    """Make a folder that turns any import of numpy into an error, in workers too."""
+    (folder / "numpy").mkdir(parents=True)
+    (folder / "numpy/__init__.py").write_text('raise ImportError("this project has no arrays")\n')
+    return folder
