@@ -5,6 +5,7 @@ Its arguments: the start method, the folder of signs, what its items do, and the
 
 import ctypes
 import itertools
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def main(start_method: str, folder: str, how: str, grace: str) -> None:
                 for _ in engine.map(work, itertools.count(), chunk_size=1):
                     pass
             finally:
+                if how == "is hurried":
+                    signal.raise_signal(signal.SIGTERM)
                 signs.give("interrupted")
     finally:
         signs.give("closed")

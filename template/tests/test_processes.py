@@ -122,6 +122,14 @@ def test_a_second_signal_ends_it_now(signs: Signs) -> None:
         assert signs.notes("ended") == []
 
 
+def test_a_second_signal_before_the_engine_has_seen_the_first(signs: Signs) -> None:
+    with running("fork", signs, "is hurried", grace=60) as script:
+        script.is_at_work()
+        script.process.send_signal(signal.SIGINT)
+        script.ends(143)
+        assert signs.notes("ended") == []
+
+
 @pytest.mark.parametrize("number", STOPS)
 def test_a_signal_while_it_opens(signs: Signs, number: signal.Signals) -> None:
     with running("spawn", signs) as script:

@@ -108,6 +108,7 @@ class ProcessEngine(Engine[S]):
         self._failed_starts = 0
         self._pid = os.getpid()
         self._interrupted = False
+        self._hurried = False
         self._closing = False
         self._dead = False
         self._critical = 0
@@ -160,7 +161,7 @@ class ProcessEngine(Engine[S]):
         try:
             for run in self._runs:
                 self._abandon(run)
-            if not self._dead:
+            if not self._dead and not self._hurried:
                 self._drain(grace)
         except BaseException as error:  # a second Ctrl-C: end it now
             interrupt, whole = error, False
@@ -248,6 +249,7 @@ class ProcessEngine(Engine[S]):
         if self._critical:
             self._signalled = number
             return
+        self._hurried = self._interrupted  # the second: nothing is waited for any more
         handler = self._handlers.get(number)
         try:
             if callable(handler):
@@ -657,6 +659,7 @@ class ProcessEngine(Engine[S]):
             raise SharingError(f"retries must be 0 or more, not {retries!r}")
         if timeout is not None and not timeout > 0:
             raise SharingError(f"timeout must be above 0 seconds, not {timeout!r}")
+        self._interrupted = self._hurried = False  # whoever begins another map goes on
         self._numbers += 1
         return Run(self._numbers, self._workers, fn, items, ordered, chunk_size, retries, timeout)
 
