@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).parent / "tests"))
 import matrix
 
 nox.needs_version = ">=2026.10.20"
-# Two suites at once; the sessions that don't say that they may share the machine have it alone.
-nox.options.parallel = 2
+# Suites that run beside each other, one more than cores, since they wait for something now and
+# then; the sessions that don't say that they may share the machine have it alone.
+nox.options.parallel = 3
 nox.options.sessions = ["lint", "tests", "updates", "variants", "pairs", "kills"]
 # A Python that isn't there is skipped and named, under CI as well.
 nox.options.error_on_missing_interpreters = False
@@ -152,7 +153,7 @@ def pairs(session: nox.Session) -> None:
     """Run the own tests of a pairwise choice of sets, on the other Pythons."""
     install(session, "test")
     pytest(
-        *(session, "-n", "2", "--maxschedchunk=1", "tests/test_variants.py"),
+        *(session, "-n", "3", "--maxschedchunk=1", "tests/test_variants.py"),
         *("-k", "own_tests", f"--full={HERE}"),
     )
 

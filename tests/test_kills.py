@@ -160,7 +160,7 @@ def test_transfers_are_posted_exactly(
 ) -> None:
     dice = random.Random(3)
     transfers, posted = tmp_path / "transfers.csv", tmp_path / "balances.csv"
-    expected = write_transfers(transfers, dice, 400_000)
+    expected = write_transfers(transfers, dice, 2_000_000)
     killed = runs = 0
     while killed < KILLS:
         most = min(PER_RUN, KILLS - killed)

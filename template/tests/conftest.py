@@ -1,26 +1,18 @@
 """What all tests have: the start methods, signs, and a look at what a test leaves behind."""
 
-import importlib
+import multiprocessing
 import multiprocessing.util
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import faults
 import leftovers
 import pytest
 from signs import Signs, wait_until
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _fault() -> None:
-    """Put a fault in, where this run is one that must go red."""
-    planted = os.environ.get(faults.VARIABLE)
-    if planted:
-        module, _, name = planted.partition(":")
-        getattr(importlib.import_module(module), name)()
+from under_test import sharing
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,10 +28,22 @@ def _own_temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.fixture(scope="session", autouse=True)
 def _light_workers() -> Iterator[None]:
-    """Workers import the main module anew, which here is all of pytest; let them not."""
+    """Workers import the main module anew, which here is all of pytest; let them not.
+
+    What they all import, the server of the start method forkserver does for them.
+    """
+    multiprocessing.set_forkserver_preload([sharing.__name__])
     with pytest.MonkeyPatch.context() as patch:
         patch.delattr(sys.modules["__main__"], "__file__", raising=False)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """What a script's shell starts in the background ignores it, and all that this starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="module", params=["spawn", "forkserver", "fork"])

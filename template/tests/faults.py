@@ -1,24 +1,45 @@
 """Faults on purpose. A test that can't fail proves nothing: with the fault, it must."""
 
+import contextlib
+import multiprocessing
 import os
-import subprocess
-import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-VARIABLE = "FAULT_ON_PURPOSE"
+import pytest
+
+LIMIT = 60.0
+"""Seconds until a test with a fault is taken to hang."""
 
 
 def assert_red(fault: Callable[[], None], test: Callable[..., None], variant: str = "fork") -> None:
     """A test fails, and does not hang, when ``fault()`` was called before.
 
-    Under fork, so that the workers have the fault too.
+    It runs in a fork of this process, which has imported all that it needs, and its workers under
+    fork again, so that they have the fault too.
     """
     path = Path(test.__code__.co_filename)
     node = f"{path}::{test.__qualname__.replace('.', '::')}" + (f"[{variant}]" if variant else "")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--timeout=30", node]
-    env = os.environ | {VARIABLE: f"{fault.__module__}:{fault.__qualname__}"}
-    ran = subprocess.run(command, capture_output=True, text=True, env=env, cwd=path.parent.parent)
-    assert ran.returncode == 1, ran.stdout + ran.stderr
-    assert "1 failed" in ran.stdout, ran.stdout
-    assert "Timeout" not in ran.stdout, ran.stdout
+    with tempfile.NamedTemporaryFile("r", prefix="t", encoding="utf-8") as output:
+        run = multiprocessing.get_context("fork").Process(
+            target=_run, args=(fault, node, output.name)
+        )
+        run.start()
+        run.join(LIMIT)
+        run.kill()
+        run.join()
+        said = output.read()
+    assert run.exitcode == pytest.ExitCode.TESTS_FAILED, said
+    assert "1 failed" in said, said
+    assert "Timeout" not in said, said
+
+
+def _run(fault: Callable[[], None], node: str, output: str) -> None:
+    with open(output, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        fault()
+        options = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=30")
+        code = pytest.main([*options, node])
+    os._exit(code)
