@@ -25,7 +25,7 @@ nox.needs_version = ">=2026.10.20"
 # Suites that run beside each other, one more than cores, since they wait for something now and
 # then; the sessions that don't say that they may share the machine have it alone.
 nox.options.parallel = 3
-nox.options.sessions = ["lint", "tests", "updates", "variants", "pairs", "kills"]
+nox.options.sessions = ["lint", "tests", "updates", "kills", "pairs", "variants"]
 # A Python that isn't there is skipped and named, under CI as well.
 nox.options.error_on_missing_interpreters = False
 
@@ -148,14 +148,13 @@ def variants(session: nox.Session) -> None:
     session.log(said)
 
 
-@nox.session(python=[version for version in matrix.PYTHONS if version != HERE])
+@nox.session(
+    python=[version for version in matrix.PYTHONS if version != HERE], allow_parallel=True
+)
 def pairs(session: nox.Session) -> None:
     """Run the own tests of a pairwise choice of sets, on the other Pythons."""
     install(session, "test")
-    pytest(
-        *(session, "-n", "3", "--maxschedchunk=1", "tests/test_variants.py"),
-        *("-k", "own_tests", f"--full={HERE}"),
-    )
+    pytest(session, "tests/test_variants.py", "-k", "own_tests", f"--full={HERE}")
 
 
 @nox.session(name="matrix", venv_backend="none")
@@ -164,7 +163,7 @@ def matrix_(session: nox.Session) -> None:
     print(json.dumps({"include": matrix.ci_matrix()}))
 
 
-@nox.session
+@nox.session(allow_parallel=True)
 def kills(session: nox.Session) -> None:
     """Kill 200 workers from outside while two of the jobs run, and compare the totals."""
     install(session)
