@@ -24,7 +24,11 @@ def files_of(template: Path, pattern: str) -> set[str]:
         f"src/my_service/sharing/{pattern}.py",
         f"src/my_service/jobs/{job}.py",
         f"tests/test_{pattern}.py",
-        *(f"tests/{path.name}" for path in (template / "tests").glob(f"{pattern}_*.py")),
+        *(
+            f"tests/{path.name}"
+            for kind in ("{}_*.py", "test_{}_*.py")
+            for path in (template / "tests").glob(kind.format(pattern))
+        ),
         f"tests/jobs/test_{job}.py",
         f"benchmarks/bench_{pattern}.py",
     }

@@ -1,13 +1,18 @@
-"""Numbers that every worker adds to: exact, live, and as cheap as adding to a list."""
+"""What every worker adds to: `Counter`, a number, and `Log`, a list of records."""
 
 from __future__ import annotations
 
+import itertools
+import pickle
 from array import array
+from bisect import insort
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-from .errors import SharingError
+from .errors import SharingError, brief
 from .pattern import PARENT, Host, Pattern, Words, Worker
+
+T = TypeVar("T")
 
 _LINE = 8
 """Words in a cache line: two workers never write to the same one."""
@@ -125,3 +130,162 @@ class Counter(Pattern):
         sums = [sum(numbers) for numbers in zip(*self._arrived, strict=True)]
         self._words, self._arrived = None, []
         self._use(sums)
+
+
+_Key = tuple[int, int, int]
+"""Where a record belongs: the number of the map, that of the item in it, that of the append."""
+
+_AFTER = 1 << 62
+"""In a key: behind every map, or every item of one."""
+
+
+class _Kept:
+    """Records in order: the first ones, as many as fit.
+
+    Which those are depends on the records and their keys alone, not on when they came.
+    """
+
+    def __init__(self, max_records: int, max_bytes: int) -> None:
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._nbytes = 0
+        self.entries: list[tuple[_Key, bytes]] = []
+        self.dropped = 0
+        self.end: _Key = (_AFTER, 0, 0)  # what belongs here or behind does not fit
+
+    def put(self, key: _Key, data: bytes) -> None:
+        if key >= self.end or len(data) > self._max_bytes:
+            self.dropped += 1
+            return
+        insort(self.entries, (key, data))
+        self._nbytes += len(data)
+        while len(self.entries) > self._max_records or self._nbytes > self._max_bytes:
+            self._drop_from(self.entries[-1][0])
+
+    def merge(self, entries: list[tuple[_Key, bytes]], dropped: int, end: _Key) -> None:
+        self._drop_from(end)
+        for key, data in entries:
+            self.put(key, data)
+        self.dropped += dropped
+
+    def _drop_from(self, key: _Key) -> None:
+        self.end = min(self.end, key)
+        while self.entries and self.entries[-1][0] >= key:
+            _, data = self.entries.pop()
+            self._nbytes -= len(data)
+            self.dropped += 1
+
+    def renumber(self) -> int:
+        """Put them before all that comes from now on; how many they are."""
+        is_full = self.end < (_AFTER, 0, 0)
+        self.entries = [((0, _AFTER, n), data) for n, (_, data) in enumerate(self.entries)]
+        if is_full:
+            self.end = (0, _AFTER, len(self.entries))
+        return len(self.entries)
+
+
+class Log(Pattern, Generic[T]):
+    """Records that all workers append to one list: what went wrong, say, or what was skipped.
+
+    They travel with the results of their chunk, so the list can be read while work runs, and
+    an item that is run again appends once. Records of an item that raised count; those of an
+    attempt that died don't. They stand in the order of the items, those of an item in the
+    order in which it appended them, and one map's before the next one's; what the main process
+    appends itself comes behind the maps that it has begun by then.
+
+    The list is bounded: it keeps the first records in that order, as many as fit, and counts
+    the later ones in `dropped`. Until a map has ended, an earlier one may take the place of a
+    later one that was there before. What is kept is the same for any number of workers.
+
+    Args:
+        max_records: how many are kept.
+        max_bytes: how many bytes all that are kept may have, pickled. A record that has more
+            by itself is dropped alone.
+
+    Raises:
+        ValueError: one of these is below 1.
+    """
+
+    _own_to_process: ClassVar[frozenset[str]] = frozenset({"_kept", "_appends", "_worker"})
+    _worker: Worker | None = None
+
+    def __init__(self, max_records: int = 10_000, max_bytes: int = 1 << 24) -> None:
+        for name, value in (("max_records", max_records), ("max_bytes", max_bytes)):
+            if value < 1:
+                raise ValueError(f"{name} must be above 0, not {value!r}")
+        self._max_records = max_records
+        self._max_bytes = max_bytes
+        self._map = 0  # the last that has begun
+        self._kept = _Kept(max_records, max_bytes)
+        self._appends = itertools.count()
+
+    def append(self, record: T) -> None:
+        """Append a record as it is now: anything that can be pickled.
+
+        Raises:
+            SharingError: it can't be pickled, or can't be unpickled again.
+        """
+        try:
+            data = pickle.dumps(record, protocol=5)
+            pickle.loads(data)  # here, where it can be mended, and not when it is read
+        except Exception as error:
+            raise SharingError(
+                f"{self.name!r} can't take {brief(record)}: it does not stand being pickled "
+                f"({' '.join(str(error).split())}): append its text, or a tuple of what matters"
+            ) from None
+        self._kept.put((*self._place(), next(self._appends)), data)
+
+    def _place(self) -> tuple[int, int]:
+        if self._worker is None:
+            return self._map, _AFTER
+        number, first = self._worker.origin
+        item = self._worker.running[0]
+        return number, first + (item if item >= 0 else ~item)
+
+    @property
+    def records(self) -> list[T]:
+        """Copies of the records that have arrived, in order; all of them when a map has ended.
+
+        Raises:
+            SharingError: asked in a worker.
+        """
+        return [pickle.loads(data) for _, data in self._arrived().entries]
+
+    @property
+    def dropped(self) -> int:
+        """How many records were not kept, as far as they have arrived.
+
+        Raises:
+            SharingError: asked in a worker.
+        """
+        return self._arrived().dropped
+
+    def __len__(self) -> int:
+        return len(self._arrived().entries)
+
+    def _arrived(self) -> _Kept:
+        if self._worker is not None:
+            raise SharingError(f"{self.name!r} is read in the main process: a job only appends")
+        return self._kept
+
+    def map_begins(self, run: int) -> None:
+        self._map = run
+
+    def attach(self, worker: Worker) -> None:
+        self._worker = worker
+        self._kept = _Kept(self._max_records, self._max_bytes)
+        self._appends = itertools.count()
+
+    def take_delta(self) -> object | None:
+        kept = self._kept
+        if not (kept.entries or kept.dropped):
+            return None
+        self._kept = _Kept(self._max_records, self._max_bytes)
+        return kept.entries, kept.dropped, kept.end
+
+    def receive_delta(self, slot: int, delta: tuple[Any, int, _Key]) -> None:
+        self._kept.merge(*delta)
+
+    def close(self, *, whole: bool) -> None:
+        self._map = 0
+        self._appends = itertools.count(self._kept.renumber())

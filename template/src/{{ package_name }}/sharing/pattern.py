@@ -6,8 +6,8 @@ runs on every engine, and a new engine carries every pattern.
 
 The life of a pattern, by the hooks of `Pattern` that an engine calls, and where:
 
-    parent   open ─ opened ─────────────────── receive_delta ─ worker_died ─ … ─ close
-                          ╲                   ╱ (with the results)
+    parent   open ─ opened ─ map_begins ─────── receive_delta ─ worker_died ─ … ─ close
+                          ╲                    ╱ (with the results)
     worker                 attach ─ chunk_begins ─ take_delta ─ … ─ detach
 """
 
@@ -97,7 +97,11 @@ class Worker(Protocol):
 
     @property
     def running(self) -> memoryview:
-        """One word: the place in its chunk of the item that runs."""
+        """One word: the place in its chunk of the item that runs, or ~n where n have ended."""
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """Where the chunk is from: the number of its map, and that of its first item in it."""
 
 
 class Pattern:
@@ -122,6 +126,9 @@ class Pattern:
 
     def opened(self) -> None:
         """In the parent, when what was asked of the host is there, services too."""
+
+    def map_begins(self, run: int) -> None:
+        """In the parent: its number, which is greater than that of any map before."""
 
     def attach(self, worker: Worker) -> None:
         """In each worker, once, before its first chunk."""

@@ -607,7 +607,7 @@ class ProcessEngine(Engine[S]):
         member.line[worker.STOP] = 0
         run.running += 1
         timed = run.timeout is not None
-        self._send(member, pack((self._numbers, run.number, timed, left), body))
+        self._send(member, pack((self._numbers, run.number, chunk.first, timed, left), body))
 
     def _send(self, member: _Worker, parts: list[bytes]) -> None:
         member.channel.post(parts)
@@ -661,7 +661,10 @@ class ProcessEngine(Engine[S]):
             raise SharingError(f"timeout must be above 0 seconds, not {timeout!r}")
         self._interrupted = self._hurried = False  # whoever begins another map goes on
         self._numbers += 1
-        return Run(self._numbers, self._workers, fn, items, ordered, chunk_size, retries, timeout)
+        run = Run(self._numbers, self._workers, fn, items, ordered, chunk_size, retries, timeout)
+        for pattern in self._patterns:
+            pattern.map_begins(run.number)
+        return run
 
     def _values(self, run: Run[T]) -> Iterator[Any]:
         with self._driving(run) as pieces:

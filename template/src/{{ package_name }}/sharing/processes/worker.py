@@ -44,6 +44,7 @@ class Setup:
     connection: Connection
     levels: dict[str, int]
     patterns: list[Pattern] = field(default_factory=list)
+    origin: tuple[int, int] = (0, 0)
 
     @property
     def running(self) -> memoryview:
@@ -102,6 +103,7 @@ def describe(error: BaseException) -> Failure:
 
 class _Loop:
     def __init__(self, setup: Setup, channel: Channel) -> None:
+        self._setup = setup
         self._state = setup.state
         self._patterns = setup.patterns
         self._line = line_of(setup.words, setup.slot)
@@ -118,8 +120,9 @@ class _Loop:
             self._answer(body, *head)
 
     def _answer(
-        self, body: memoryview, chunk: int, run: int, timed: bool, left: dict[int, int]
+        self, body: memoryview, chunk: int, run: int, first: int, timed: bool, left: dict[int, int]
     ) -> None:
+        self._setup.origin = run, first
         line = self._line
         line[ITEM] = ~0
         line[CHUNK] = chunk
