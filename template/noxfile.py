@@ -50,8 +50,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure what is shared beside the snippets that people copy."""
-    install(session)
-    session.run("python", "-m", "benchmarks", *session.posargs)
+    install(session, "bench")
+    session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py")
 
 
 @nox.session

@@ -30,6 +30,7 @@ def files_of(template: Path, pattern: str) -> set[str]:
             for path in (template / "tests").glob(kind.format(pattern))
         ),
         f"tests/jobs/test_{job}.py",
+        f"src/my_service/bench/{pattern}.py",
         f"benchmarks/bench_{pattern}.py",
     }
 

@@ -12,6 +12,7 @@ from rendering import CONFIG, IGNORED, PATTERNS, PYTHONS, TEMPLATE
 
 SHARING = TEMPLATE / "src/{{ package_name }}/sharing"
 JOBS = TEMPLATE / "src/{{ package_name }}/jobs"
+BENCH = TEMPLATE / "src/{{ package_name }}/bench"
 #: What every project has, whatever it shares.
 CORE = {
     "__init__.py.jinja",
@@ -64,6 +65,7 @@ def test_each_pattern_has_all_of_its_files() -> None:
             JOBS / f"{pattern['job']}.py",
             TEMPLATE / f"tests/test_{name}.py",
             TEMPLATE / f"tests/jobs/test_{pattern['job']}.py.jinja",
+            BENCH / f"{name}.py",
             TEMPLATE / f"benchmarks/bench_{name}.py",
         ):
             assert path.is_file(), path

@@ -1,1 +1,4 @@
-"""What is shared, measured beside the snippet that people copy: `python -m benchmarks`."""
+"""Single calls, timed by pytest-benchmark: a file a pattern, its ways in one group.
+
+All workers at once is what the command `bench` of the project measures.
+"""

@@ -1,19 +1,18 @@
-"""The exponentials of 24 MB of numbers, all of them, by two workers."""
+"""One call for 2.4 MB of numbers: all of it is handed to one worker, and there again at the end."""
 
-from collections.abc import Iterator
+import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from .subject import sharing
-from .timing import CONTEXT, WORKERS, Way, each
 
-SHAPE = 300_000, 10
-BLOCKS = 24
+pytestmark = pytest.mark.benchmark(group="one array")
 
 Rows = npt.NDArray[Any]
 
@@ -24,47 +23,28 @@ class State:
     out: sharing.SharedArray
 
 
-def ours(rows: Rows, out_rows: Rows, _state: State) -> None:
+def exponentials(rows: Rows, out_rows: Rows, _state: State) -> None:
     np.exp(rows, out=out_rows)
 
 
-def copied(rows: Rows) -> Rows:
-    result: Rows = np.exp(rows)
-    return result
+@pytest.fixture
+def data() -> Rows:
+    return np.random.default_rng(1).random((30_000, 10))
 
 
-@contextmanager
-def ways() -> Iterator[list[Way]]:
-    data = np.random.default_rng(1).random(SHAPE)
+def test_shared_array(benchmark: BenchmarkFixture, data: Rows) -> None:
+    state = State(sharing.SharedArray.from_array(data), sharing.SharedArray(data.shape, data.dtype))
+    with sharing.open_engine(state, workers=1) as engine:
+        benchmark(engine.map_blocks, exponentials, engine.state.source, engine.state.out)
+        assert np.array_equal(engine.state.out.array, np.exp(data))
+
+
+def test_copied_pool(benchmark: BenchmarkFixture, data: Rows) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert np.array_equal(benchmark(pool.apply, np.exp, (data,)), np.exp(data))
+
+
+def test_floor_numpy_in_a_thread(benchmark: BenchmarkFixture, data: Rows) -> None:
     out = np.empty_like(data)
-    state = State(sharing.SharedArray.from_array(data), sharing.SharedArray(SHAPE, data.dtype))
-    with (
-        sharing.open_engine(state, workers=WORKERS) as engine,
-        CONTEXT.Pool(WORKERS) as pool,
-        ThreadPoolExecutor(WORKERS) as threads,
-    ):
-
-        def shared(times: int) -> None:
-            for _ in range(times):
-                engine.map_blocks(ours, engine.state.source, engine.state.out)
-
-        def pickled(times: int) -> None:
-            for _ in range(times):
-                parts = pool.map_async(copied, np.array_split(data, BLOCKS)).get(60)
-                np.concatenate(parts, out=out)
-
-        def threaded(times: int) -> None:
-            for _ in range(times):
-                parts = zip(np.array_split(data, BLOCKS), np.array_split(out, BLOCKS), strict=True)
-                list(threads.map(lambda part: np.exp(part[0], out=part[1]), parts))
-
-        def alone(times: int) -> None:
-            for _ in range(times):
-                np.exp(data, out=out)
-
-        yield [
-            Way("map_blocks on a SharedArray", lambda: each(10, shared)),
-            Way("copied: Pool.map over chunks of the array", lambda: each(2, pickled)),
-            Way("bare: numpy in two threads", lambda: each(10, threaded)),
-            Way("bare: numpy in one thread", lambda: each(10, alone)),
-        ]
+    with ThreadPoolExecutor(1) as thread:
+        benchmark(lambda: thread.submit(np.exp, data, out).result())

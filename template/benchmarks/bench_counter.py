@@ -1,58 +1,40 @@
-"""Adding one, by two workers at once."""
+"""One add, by one process that nobody disturbs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import multiprocessing
 from dataclasses import dataclass
-from multiprocessing.synchronize import Barrier
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from .subject import sharing
-from .timing import CONTEXT, WORKERS, Way, each, given, pool, together
 
-TIMES = 200_000
+pytestmark = pytest.mark.benchmark(group="one add")
 
 
 @dataclass
 class State:
-    barrier: Barrier
     count: sharing.Counter
 
 
-def ours(times: int, state: State) -> float:
-    add = state.count.add
-
-    def work(times: int) -> None:
-        for _ in range(times):
-            add()
-
-    return together(state.barrier, times, work)
+def test_counter(benchmark: BenchmarkFixture) -> None:
+    with sharing.open_engine(State(sharing.Counter()), workers=1) as engine:
+        benchmark(engine.state.count.add)
 
 
-def copied(times: int) -> float:
-    barrier, value = given
+def test_copied_value_with_its_lock(benchmark: BenchmarkFixture) -> None:
+    value = multiprocessing.get_context("spawn").Value("q", 0)
 
-    def work(times: int) -> None:
-        for _ in range(times):
-            with value.get_lock():
-                value.value += 1
+    def add() -> None:
+        with value.get_lock():
+            value.value += 1
 
-    return together(barrier, times, work)
+    benchmark(add)
 
 
-def bare(times: int) -> None:
+def test_floor_own_list(benchmark: BenchmarkFixture) -> None:
     counts = [0]
-    for _ in range(times):
+
+    def add() -> None:
         counts[0] += 1
 
-
-@contextmanager
-def ways() -> Iterator[list[Way]]:
-    state = State(CONTEXT.Barrier(WORKERS), sharing.Counter())
-    with (
-        sharing.open_engine(state, workers=WORKERS) as engine,
-        pool(CONTEXT.Barrier(WORKERS), CONTEXT.Value("q", 0)) as in_pool,
-    ):
-        yield [
-            Way("Counter.add()", lambda: max(engine.map(ours, [TIMES] * WORKERS, chunk_size=1))),
-            Way("copied: with value.get_lock(): value.value += 1", lambda: in_pool(copied, 20_000)),
-            Way("bare: numbers[0] += 1 on a list, in one process", lambda: each(TIMES, bare)),
-        ]
+    benchmark(add)

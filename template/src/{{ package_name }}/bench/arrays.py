@@ -1,0 +1,65 @@
+"""The exponentials of 24 MB of numbers, all of them, by all workers."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..sharing import SharedArray
+from .timing import CONTEXT, LIMIT, Setting, Way, each
+
+ROWS, COLUMNS = 300_000, 10
+BLOCKS = 24
+
+Rows = npt.NDArray[Any]
+
+
+@dataclass
+class State:
+    source: SharedArray
+    out: SharedArray
+
+
+def ours(rows: Rows, out_rows: Rows, _state: State) -> None:
+    np.exp(rows, out=out_rows)
+
+
+def copied(rows: Rows) -> Rows:
+    result: Rows = np.exp(rows)
+    return result
+
+
+@contextmanager
+def ways(setting: Setting) -> Iterator[list[Way]]:
+    data = np.random.default_rng(1).random((setting.times(ROWS), COLUMNS))
+    out = np.empty_like(data)
+    state = State(SharedArray.from_array(data), SharedArray(data.shape, data.dtype))
+    with (
+        setting.open(state) as engine,
+        CONTEXT.Pool(setting.workers) as pool,
+        ThreadPoolExecutor(setting.workers) as threads,
+    ):
+
+        def shared(times: int) -> None:
+            for _ in range(times):
+                engine.map_blocks(ours, engine.state.source, engine.state.out)
+
+        def pickled(times: int) -> None:
+            for _ in range(times):
+                parts = pool.map_async(copied, np.array_split(data, BLOCKS)).get(LIMIT)
+                np.concatenate(parts, out=out)
+
+        def threaded(times: int) -> None:
+            for _ in range(times):
+                parts = zip(np.array_split(data, BLOCKS), np.array_split(out, BLOCKS), strict=True)
+                list(threads.map(lambda part: np.exp(part[0], out=part[1]), parts))
+
+        yield [
+            Way("SharedArray, map_blocks", lambda: each(5, shared)),
+            Way("Pool.map over chunks", lambda: each(1, pickled), "copied"),
+            Way("numpy in threads", lambda: each(5, threaded), "floor"),
+        ]
