@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from probe import Probe, kill_self
 from signs import Signs, wait_until
@@ -47,6 +48,7 @@ def add_and_raise(item: int, state: State) -> None:
 
 def add_and_wait(signs: Signs, state: State) -> None:
     state.lines.add(3)
+    state.kinds.add(4, "odd")
     signs.give("added")
     signs.wait("seen")
 
@@ -57,11 +59,17 @@ def tally_and_note(item: tuple[Signs, int], state: State) -> int:
     return tally(number, state)
 
 
+def show(state: State) -> int:
+    """Have what this worker has added seen by all, which else takes a moment."""
+    return state.lines.value + state.kinds.value
+
+
 def tally_but_die_once(item: tuple[Signs, int], state: State) -> int:
     """Die in the middle of item 13, having counted it."""
     signs, number = item
     tally(number, state)
     if number == 13 and signs.first("killed"):
+        show(state)
         kill_self()
     return number
 
@@ -71,6 +79,7 @@ def tally_and_arm(item: tuple[Signs, int, str], state: State) -> int:
     signs, number, where = item
     tally(number, state)
     if number == 13 and signs.first(f"killed {where}"):
+        show(state)
         field, _, moment = where.partition(":")
         getattr(state, field).die_at = moment
     return number
@@ -92,11 +101,18 @@ def tally_in_steps(item: int, state: State) -> tuple[int, int]:
 
 def add_and_die(item: int, state: State) -> None:
     state.lines.add(item)
+    show(state)
     kill_self()
 
 
 def add_much(n: int, state: State) -> None:
     state.lines.add(n)
+
+
+def add_what_it_is(item: Any, state: State) -> None:
+    """Add the item itself, whatever it is; and count that it was here."""
+    state.kinds.add(1, "even")
+    state.lines.add(item)
 
 
 def give_counter(item: int, state: State) -> sharing.Counter:

@@ -36,7 +36,7 @@ def assert_red(fault: Callable[[], None], test: Callable[..., None], variant: st
 
 
 def _run(fault: Callable[[], None], node: str, output: str) -> None:
-    with open(output, "w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
+    with Path(output).open("w", encoding="utf-8") as file, contextlib.redirect_stdout(file):
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         fault()

@@ -4,8 +4,12 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from counter_jobs import (
@@ -14,6 +18,7 @@ from counter_jobs import (
     add_and_raise,
     add_and_wait,
     add_much,
+    add_what_it_is,
     add_with_the_other,
     fresh_state,
     give_counter,
@@ -70,17 +75,25 @@ def test_the_adds_of_an_item_that_raised_count(engine: Engine) -> None:
 
 
 def test_is_live_while_an_item_runs(engine: Engine, signs: Signs) -> None:
-    before = engine.state.lines.value
-    seen = []
+    before, odd = engine.state.lines.value, engine.state.kinds.values["odd"]
+    live = False
+
+    def is_seen() -> bool:
+        lines, kinds = engine.state.lines, engine.state.kinds
+        return lines.value == before + 3 and kinds.values["odd"] == odd + 4
 
     def source() -> Iterator[Signs]:
+        nonlocal live
         yield signs
         signs.wait("added")  # asked for the next one while the first runs
-        seen.append(engine.state.lines.value - before)
+        end = time.monotonic() + 2
+        while not (live := is_seen()) and time.monotonic() < end:
+            time.sleep(0.002)
         signs.give("seen")
 
     assert list(engine.map(add_and_wait, source())) == [None]
-    assert seen == [3]
+    assert live
+    assert is_seen()
 
 
 def test_leaving_early_counts_what_ran(engine: Engine, signs: Signs) -> None:
@@ -184,7 +197,23 @@ def test_holds_64_bits_a_worker() -> None:
         assert [outcome.ok for outcome in outcomes] == [True, False, True, False]
         assert state.lines.value == 2**63 - 1 + 2**63 - 1
     assert state.lines.value == 2**63 - 1 + 2**63 - 1
-    with pytest.raises(sharing.SharingError, match="'lines' is too large"):
+    with pytest.raises(ValueError, match=r"'lines' can't count to .* of 64 bits"):
+        sharing.open_engine(state, workers=1).__enter__()
+
+
+def test_an_item_that_adds_no_whole_number_fails_alone(engine: Engine, signs: Signs) -> None:
+    """Whatever its chunk has shown meanwhile is taken back, and what its neighbours add counts."""
+    before = engine.state.lines.value, engine.state.kinds.value
+    items: list[object] = [1, 2, 0.5, 3, Signs(signs.folder), True]
+    outcomes = list(engine.outcomes(add_what_it_is, items, chunk_size=6))
+    assert [outcome.ok for outcome in outcomes] == [True, True, False, True, False, True]
+    message = str(outcomes[2].error)
+    assert "'lines' can't count to " in message
+    assert "it is for whole numbers of 64 bits" in message
+    assert (engine.state.lines.value, engine.state.kinds.value) == (before[0] + 7, before[1] + 6)
+    state = fresh_state()
+    state.lines.add(0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"'lines' can't count to 0\.5"):
         sharing.open_engine(state, workers=1).__enter__()
 
 
@@ -227,9 +256,27 @@ def two_share_a_slot() -> None:
     """Have all workers add to one slot, which takes a lock that there is not."""
 
     def attach(self: sharing.Counter, worker: pattern.Worker) -> None:
-        self._use(self._slot(1))
+        original(self, cast("pattern.Worker", SimpleNamespace(slot=1)))
 
+    original = sharing.Counter.attach
     sharing.Counter.attach = attach  # type: ignore[method-assign]
+
+
+def nobody_shows() -> None:
+    """Show what was added only when the chunk has ended."""
+    setattr(sys.modules[sharing.Counter.__module__], "_LAG", 3600)  # noqa: B010
+
+
+def what_was_shown_stays() -> None:
+    """Go on from what the worker itself has, and not from what the parent has left."""
+    begins = sharing.Counter.chunk_begins
+
+    def chunk_begins(self: sharing.Counter, chunk: int, left: int) -> None:
+        own = self._own
+        begins(self, chunk, left)
+        self._own = own
+
+    sharing.Counter.chunk_begins = chunk_begins  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -242,6 +289,8 @@ def two_share_a_slot() -> None:
             "fork-before:answer",
         ),
         (an_answer_is_lost, test_a_worker_killed_in_an_item_counts_it_once, "fork"),
+        (nobody_shows, test_is_live_while_an_item_runs, "fork"),
+        (what_was_shown_stays, test_an_item_that_adds_no_whole_number_fails_alone, "fork"),
         (two_share_a_slot, test_no_add_is_lost_when_all_add_at_once, "fork"),
     ],
 )

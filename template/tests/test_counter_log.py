@@ -295,14 +295,13 @@ def records_count_before_the_results_do() -> None:
     """Keep what came with results that can't be read, and whose items run again."""
     take = engines.ProcessEngine._take_answer
 
-    def receive_and_take(
-        self: Any, member: Any, body: Any, number: Any, ended: Any, elapsed: Any, deltas: Any
-    ) -> None:
+    def receive_and_take(self: Any, member: Any, body: Any, *answer: Any) -> None:
+        number, ended, elapsed, deltas, refused = answer
         for place, delta in deltas.items():
             self._patterns[place].receive_delta(member.slot, delta)
-        take(self, member, body, number, ended, elapsed, {})
+        take(self, member, body, number, ended, elapsed, {}, refused)
 
-    engines.ProcessEngine._take_answer = receive_and_take  # type: ignore[method-assign]
+    engines.ProcessEngine._take_answer = receive_and_take  # type: ignore[assignment, method-assign]
 
 
 def an_answer_is_lost() -> None:

@@ -531,13 +531,12 @@ def the_clock_of_the_parent() -> None:
         given[member.slot] = time.monotonic()
         give(self, member, chunk)
 
-    def measure_and_take(
-        self: Any, member: Any, body: Any, number: Any, ended: Any, elapsed: Any, deltas: Any
-    ) -> None:
-        take(self, member, body, number, ended, time.monotonic() - given[member.slot], deltas)
+    def measure_and_take(self: Any, member: Any, body: Any, *answer: Any) -> None:
+        number, ended, _, *rest = answer
+        take(self, member, body, number, ended, time.monotonic() - given[member.slot], *rest)
 
     engines.ProcessEngine._give = note_and_give  # type: ignore[method-assign]
-    engines.ProcessEngine._take_answer = measure_and_take  # type: ignore[method-assign]
+    engines.ProcessEngine._take_answer = measure_and_take  # type: ignore[assignment, method-assign]
 
 
 def no_window() -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import pickle
+import threading
+import time
 from array import array
 from bisect import insort
 from collections.abc import Iterable
@@ -17,15 +20,19 @@ T = TypeVar("T")
 _LINE = 8
 """Words in a cache line: two workers never write to the same one."""
 
+_LAG = 0.02
+"""Seconds, about, until what a worker adds is seen while its item runs."""
+
 
 class Counter(Pattern):
     """A number, or one a label, that all workers add to.
 
-    Each process has a slot of its own in shared memory, which nobody else writes: so no lock
-    is needed and no update is lost. The sum can be read at any time. What a worker added also
-    travels with the results of its chunk, and the parent keeps that: when a worker dies, its
-    slot goes back to what had arrived, and the items that are run again count once. Adds of
-    an item that raised count; those of an attempt that died don't.
+    A worker adds to a number of its own, which costs as little as any in Python, and shows it
+    in a slot in shared memory that nobody else writes: so no lock is needed and no update is
+    lost. The sum can be read at any time. What a worker added also travels with the results
+    of its chunk, and the parent keeps that: when a worker dies, its slot goes back to what had
+    arrived, and the items that are run again count once. Adds of an item that raised count;
+    those of an attempt that died don't.
 
     Args:
         labels: the names to count by; left out, there is one number without a name.
@@ -34,10 +41,14 @@ class Counter(Pattern):
         ValueError: a label is there twice.
     """
 
-    __slots__ = ("_plain",)  # beside the dictionary: it takes a sixth off an add
-    _own_to_process: ClassVar[frozenset[str]] = frozenset({"_mine", "_before"})
-    _mine: Any  # this process's slot: 64-bit integers, one a label
-    _plain: Any  # the same where there are no labels; else empty, so that it can't be used
+    __slots__ = ("_n",)  # beside the dictionary: an add is a third faster through a slot
+    _own_to_process: ClassVar[frozenset[str]] = frozenset(
+        {"_counts", "_mine", "_before", "_works", "_showing"}
+    )
+    _n: int  # what this process has added; there is none where there are labels
+    _counts: list[int]  # the same, one a label
+    _mine: memoryview  # where it is shown
+    _works = False  # on a chunk
 
     def __init__(self, labels: Iterable[str] = ()) -> None:
         self.labels = tuple(labels)
@@ -49,25 +60,23 @@ class Counter(Pattern):
         self._stride = -(-self._width // _LINE) * _LINE
         self._words: Words | None = None
         self._arrived: list[array[int]] = []
-        self._use([0] * self._width)
-
-    def _use(self, slot: Any) -> None:
-        self._mine = slot
-        self._plain = () if self.labels else slot
+        self._own = [0] * self._width
 
     def add(self, n: int = 1, label: str | None = None) -> None:
-        """Add ``n``, which may be negative, to the number of this label.
+        """Add ``n``, a whole number, which may be negative, to the number of this label.
+
+        An item that has added something else, or more than fits into 64 bits, fails when it
+        ends: to look at each ``n`` here would cost as much as to add it.
 
         Raises:
-            ValueError: the label is not one of the counter's, or is missing, or what this
-                worker has added does not fit into 64 bits.
+            ValueError: the label is not one of the counter's, or is missing.
         """
         try:
             if label is None:
-                self._plain[0] += n
+                self._n += n
             else:
-                self._mine[self._index[label]] += n
-        except (KeyError, IndexError):
+                self._counts[self._index[label]] += n
+        except (KeyError, AttributeError):
             raise ValueError(
                 f"{self.name!r} counts {', '.join(self.labels) or 'without labels'}, not {label!r}"
             ) from None
@@ -76,8 +85,8 @@ class Counter(Pattern):
     def values(self) -> dict[str, int]:
         """The number of each label, in the order in which they were given.
 
-        Live while work runs, and then at times a little ahead of the results (it steps back
-        when a worker dies); exact when a map has ended.
+        Live while work runs, within some hundredths of a second, and then at times a little
+        ahead of the results (it steps back when a worker dies); exact when a map has ended.
         """
         return dict(zip(self.labels, self._sums(), strict=False))
 
@@ -88,33 +97,75 @@ class Counter(Pattern):
 
     def _sums(self) -> list[int]:
         if self._words is None:
-            return list(self._mine)
+            return list(self._own)
+        with self._showing:
+            self._show()
         view, stride = self._words.view, self._stride
         return [sum(view[place::stride]) for place in range(self._width)]
+
+    @property
+    def _own(self) -> list[int]:
+        return self._counts if self.labels else [self._n]
+
+    @_own.setter
+    def _own(self, numbers: list[int]) -> None:
+        if self.labels:
+            self._counts = numbers
+        else:
+            (self._n,) = numbers
+
+    def _show(self) -> None:
+        """Write to this process's slot what it has added."""
+        self._mine[:] = _whole(self.name, self._own)
+
+    def show_while_at_work(self) -> None:
+        """Called now and then by a thread: a long item has no moment of its own to do it."""
+        with self._showing:
+            # Between chunks the slot is the parent's: it may have to take back what is there.
+            if self._works:
+                with contextlib.suppress(ValueError):
+                    self._show()
 
     def _slot(self, slot: int) -> memoryview:
         assert self._words is not None
         return self._words.view[slot * self._stride :][: self._width]
 
     def open(self, host: Host) -> None:
+        own = _whole(self.name, self._own)
         self._words = host.words(host.slots * self._stride)
         self._arrived = [array("q", bytes(8 * self._width)) for _ in range(host.slots)]
-        mine = self._slot(PARENT)
-        try:
-            mine[:] = array("q", self._mine)
-        except OverflowError:
-            raise SharingError(f"{self.name!r} is too large to begin with: {self.value}") from None
-        self._use(mine)
+        self._showing = threading.Lock()
+        self._mine = self._slot(PARENT)
+        self._mine[:] = own
 
     def attach(self, worker: Worker) -> None:
-        self._use(self._slot(worker.slot))
+        self._showing = threading.Lock()
+        self._mine = self._slot(worker.slot)
+        self._own = self._mine.tolist()
+        _shown.append(self)
+        if len(_shown) == 1:
+            threading.Thread(target=_show_all, name="counters", daemon=True).start()
 
     def chunk_begins(self, chunk: int, left: int) -> None:
-        self._before = self._mine.tolist()
+        with self._showing:
+            self._before = self._mine.tolist()
+            self._own = list(self._before)
+            self._works = True
 
     def take_delta(self) -> object | None:
+        with self._showing:
+            self._works = False
+            try:
+                self._show()
+            except ValueError:
+                self._mine[:] = array("q", self._before)
+                raise
         delta = [now - before for now, before in zip(self._mine, self._before, strict=True)]
         return delta if any(delta) else None
+
+    def map_begins(self, run: int) -> None:
+        with self._showing:
+            self._show()
 
     def receive_delta(self, slot: int, delta: list[int]) -> None:
         arrived = self._arrived[slot]
@@ -126,10 +177,38 @@ class Counter(Pattern):
         return 0
 
     def close(self, *, whole: bool) -> None:
-        self._arrived[PARENT][:] = array("q", self._mine)
-        sums = [sum(numbers) for numbers in zip(*self._arrived, strict=True)]
+        self._arrived[PARENT] = _whole(self.name, self._own)
+        self._own = [sum(numbers) for numbers in zip(*self._arrived, strict=True)]
         self._words, self._arrived = None, []
-        self._use(sums)
+
+
+_shown: list[Counter] = []
+"""The counters of this process, where it is a worker."""
+
+
+def _show_all() -> None:
+    while True:
+        time.sleep(_LAG)
+        for counter in _shown:
+            counter.show_while_at_work()
+
+
+def _whole(name: str, numbers: list[int]) -> array[int]:
+    try:
+        return array("q", numbers)
+    except (TypeError, OverflowError):
+        wrong = next(n for n in numbers if not _fits(n))
+        raise ValueError(
+            f"{name!r} can't count to {brief(wrong)}: it is for whole numbers of 64 bits"
+        ) from None
+
+
+def _fits(n: int) -> bool:
+    try:
+        array("q", [n])
+    except (TypeError, OverflowError):
+        return False
+    return True
 
 
 _Key = tuple[int, int, int]

@@ -137,7 +137,12 @@ class Pattern:
         """In a worker: ``left`` is what `worker_died` said of the attempt before, else 0."""
 
     def take_delta(self) -> object | None:
-        """In a worker, at the end of a chunk: what is to ride back with the results."""
+        """In a worker, at the end of a chunk: what is to ride back with the results.
+
+        Raises:
+            ValueError: an item has done what can't be kept. It is found by running the chunk
+                again in parts, and fails with this.
+        """
         return None
 
     def receive_delta(self, slot: int, delta: Any) -> None:

@@ -431,21 +431,24 @@ class ProcessEngine(Engine[S]):
         ended: int,
         elapsed: float,
         deltas: dict[int, Any],
+        refused: worker.Failure | None,
     ) -> None:
         chunk = self._released(member, number)
         run = chunk.run
         try:
             results, failed = pickle.loads(body)
         except Exception as error:
+            text, trace = str(error), worker.describe(error)[2]
+            reason = f"its result can't be unpickled: {text}"
+            refused = type(error).__name__, reason, trace
+        if refused is not None:
             if self._split(chunk.part(0, ended, ended=True)):
                 run.put_back(chunk.part(ended, len(chunk.items)))
                 # Not counted till then: take back what the worker counted.
                 for pattern in self._patterns:
                     pattern.worker_died(member.slot, number, -1)
                 return
-            text, trace = str(error), worker.describe(error)[2]
-            reason = f"its result can't be unpickled: {text}"
-            results, failed = [None], {0: (type(error).__name__, reason, trace)}
+            results, failed = [None], {0: refused}
         for place, delta in deltas.items():
             self._patterns[place].receive_delta(member.slot, delta)
         failures = {

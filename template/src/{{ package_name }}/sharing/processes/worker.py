@@ -143,12 +143,16 @@ class _Loop:
         line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
         answer = _pickled(results, failures)
-        deltas = {}
+        deltas, refused = {}, None
         for place, pattern in enumerate(self._patterns):
-            delta = pattern.take_delta()
+            try:
+                delta = pattern.take_delta()
+            except ValueError as error:
+                refused = describe(error)
+                continue
             if delta is not None:
                 deltas[place] = delta
-        self._channel.send(pack(("done", chunk, ended, elapsed, deltas), answer))
+        self._channel.send(pack(("done", chunk, ended, elapsed, deltas, refused), answer))
 
     def _run(
         self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool, give_back: float
