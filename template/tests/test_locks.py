@@ -309,9 +309,10 @@ def test_what_makes_no_sense_is_refused() -> None:
 
 def nobody_locks() -> None:
     """Let everybody in at any time."""
-    for kind in (mutex.RobustMutex, mutex.FileMutex, mutex.RLockMutex):
-        kind.acquire = kind.try_acquire = lambda *_: True  # type: ignore[method-assign]
-        kind.release = lambda *_: None  # type: ignore[method-assign]
+    mutex._trylock = mutex._unlock = lambda *_: 0  # type: ignore[assignment]
+    for kind in (mutex.FileMutex, mutex.RLockMutex):
+        kind.try_lock = lambda *_: 0  # type: ignore[method-assign]
+        kind.unlock = lambda *_: None  # type: ignore[method-assign]
 
 
 def no_receipts() -> None:

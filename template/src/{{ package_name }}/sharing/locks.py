@@ -7,6 +7,7 @@ import sys
 import threading
 from array import array
 from collections.abc import Iterable
+from threading import get_ident
 from types import TracebackType
 from typing import Any, ClassVar, Literal
 
@@ -22,14 +23,12 @@ class LockLost(SharingError):
     """The holder of a ``Lock(kind="rlock")`` died, so that nobody can ever have it again."""
 
 
-class _Held(threading.local):
-    """The locks that this thread holds, in the order in which it took them."""
+_held: list[_Locking] = []
+"""The locks that this process holds, in the order in which it took them.
 
-    def __init__(self) -> None:
-        self.stack: list[_Locking] = []
-
-
-_held = _Held()
+Who of its threads holds a lock is written in the lock: one list a thread, in a
+`threading.local`, would make a section half as slow again.
+"""
 
 
 class _LocalMutex:
@@ -41,13 +40,13 @@ class _LocalMutex:
     def attach(self, slot: int) -> None:
         pass
 
-    def try_acquire(self) -> bool:
-        return self._lock.acquire(blocking=False)
+    def try_lock(self) -> int:
+        return not self._lock.acquire(blocking=False)
 
-    def acquire(self, timeout: float | None = None) -> bool:
+    def wait(self, code: int, timeout: float | None = None) -> bool:
         return self._lock.acquire(timeout=-1 if timeout is None else timeout)
 
-    def release(self) -> None:
+    def unlock(self) -> None:
         self._lock.release()
 
     def holder_died(self, slot: int) -> None:
@@ -57,16 +56,29 @@ class _LocalMutex:
 class _Locking(Pattern):
     """What `Lock` and `Guarded` have in common: a mutex, and its place in the order."""
 
+    _own_to_process: ClassVar[frozenset[str]] = frozenset({"_owner", "_try_lock", "_unlock"})
     _kind = "lock"
     _mutex: Mutex
+    _owner = 0  # the thread that has it, while it is in _held
 
-    def _check_order(self, held: list[_Locking]) -> None:
+    def _use(self, mutex: Mutex) -> None:
+        self._mutex = mutex
+        self._try_lock = mutex.try_lock
+        self._unlock = mutex.unlock
+
+    def _is_held(self) -> bool:
+        """Whether this thread has it."""
+        return self in _held and self._owner == get_ident()
+
+    def _check_order(self) -> None:
         """Refuse what could deadlock, before waiting for it.
 
         Two locks at once are taken in the order of the fields of the state. Outside an engine
         there is no order, and nothing is refused.
         """
-        if self in held:
+        thread = get_ident()
+        held = [other for other in _held.copy() if other._owner == thread]
+        if not held or self in held:
             return
         last = max(held, key=lambda other: other.order)
         if last.order > self.order >= 0:
@@ -76,44 +88,43 @@ class _Locking(Pattern):
             )
 
     def _take(self, timeout: float | None = None) -> bool:
-        held = _held.stack
-        if held:
-            self._check_order(held)
+        if _held:
+            self._check_order()
+        code = self._try_lock()
+        if code and not self._wait(code, timeout):
+            return False
+        self._owner = get_ident()
+        _held.append(self)
+        return True
+
+    def _wait(self, code: int, timeout: float | None = None) -> bool:
         try:
-            if not self._mutex.try_acquire() and not self._mutex.acquire(timeout):
-                return False
+            return self._mutex.wait(code, timeout)
         except MutexLost:
             raise LockLost(
                 f"the holder of {self.name!r} died, and a lock of kind 'rlock' can't be freed: "
                 "open the engine anew, or use the default kind"
             ) from None
-        held.append(self)
-        return True
 
     def _drop(self) -> None:
-        held = _held.stack
-        if held and held[-1] is self:
-            held.pop()
-        elif self in held:
-            del held[len(held) - 1 - held[::-1].index(self)]
-        else:
-            raise SharingError(f"{self.name!r} is released, but this thread does not hold it")
-        self._mutex.release()
+        _held.remove(self)
+        self._unlock()
 
     def open(self, host: Host) -> None:
-        self._mutex = host.mutex(self._kind)
+        self._use(host.mutex(self._kind))
         self._mutex.attach(PARENT)
 
     def attach(self, worker: Worker) -> None:
-        _held.stack.clear()
+        _held.clear()
         self._mutex.attach(worker.slot)
+        self._use(self._mutex)
 
     def worker_died(self, slot: int, chunk: int, item: int) -> int:
         self._mutex.holder_died(slot)
         return 0
 
     def close(self, *, whole: bool) -> None:
-        self._mutex = _LocalMutex()
+        self._use(_LocalMutex())
 
 
 class Lock(_Locking):
@@ -140,7 +151,7 @@ class Lock(_Locking):
         if kind not in ("lock", "rlock"):
             raise ValueError(f"kind must be 'lock' or 'rlock', not {kind!r}")
         self._kind = kind
-        self._mutex = _LocalMutex()
+        self._use(_LocalMutex())
 
     def acquire(self, timeout: float | None = None) -> bool:
         """Take it, waiting ``timeout`` seconds at most (for ever, where left out).
@@ -156,14 +167,20 @@ class Lock(_Locking):
         Raises:
             SharingError: this thread does not hold it.
         """
+        if not self._is_held():
+            raise SharingError(f"{self.name!r} is released, but this thread does not hold it")
         self._drop()
 
+    # `_take` and `_drop` written out: to call them would make a section a third slower.
+
     def __enter__(self) -> None:
-        held = _held.stack
-        if not held and self._mutex.try_acquire():  # the usual case, and a third faster
-            held.append(self)
-        else:
-            self._take()
+        if _held:
+            self._check_order()
+        code = self._try_lock()
+        if code:
+            self._wait(code)
+        self._owner = get_ident()
+        _held.append(self)
 
     def __exit__(
         self,
@@ -171,7 +188,8 @@ class Lock(_Locking):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._drop()
+        _held.remove(self)
+        self._unlock()
 
 
 _FLIP = 0  # a word that counts commits; whether it is odd says which copy is the current one
@@ -210,9 +228,9 @@ class Guarded(_Locking):
         SharingError: (on leaving) something still refers to the memory of the section.
     """
 
-    _own_to_process: ClassVar[frozenset[str]] = frozenset(
-        {"_flip", "_copies", "_data", "_sources", "_view", "_running"}
-    )
+    _own_to_process: ClassVar[frozenset[str]] = _Locking._own_to_process | {
+        *("_flip", "_copies", "_data", "_sources", "_view", "_running")
+    }
     _flip: memoryview
     _copies: tuple[memoryview, memoryview]  # words: data, then a receipt a slot
     _data: tuple[memoryview[Any], memoryview[Any]]  # the data alone, as numbers of the typecode
@@ -229,7 +247,7 @@ class Guarded(_Locking):
         self.typecode = typecode
         self._size = len(numbers)
         self._data_words = -(-len(numbers) * numbers.itemsize // 8)
-        self._mutex = _LocalMutex()
+        self._use(_LocalMutex())
         self._shared: Words | None = None
         self._settle(numbers)
 
@@ -272,7 +290,7 @@ class Guarded(_Locking):
             self._drop()
 
     def __enter__(self) -> memoryview[Any]:
-        if self in _held.stack:
+        if _held and self._is_held():
             raise LockOrderError(
                 f"{self.name!r} is entered while this thread is in a section of it: "
                 "a section of a Guarded does not nest in itself"

@@ -40,17 +40,19 @@ class Mutex(Protocol):
     def attach(self, slot: int) -> None:
         """Called in each process before its first use."""
 
-    def try_acquire(self) -> bool:
-        """Take it if that needs no waiting; True when it is held. The fast way."""
+    @property
+    def try_lock(self) -> Callable[[], int]:
+        """Take it if that needs no waiting. Returns 0 when it is held, else a code for `wait`."""
 
-    def acquire(self, timeout: float | None = None) -> bool:
-        """Wait for it, ``timeout`` seconds at most; True when it is held.
+    def wait(self, code: int, timeout: float | None = None) -> bool:
+        """Go on after `try_lock`, for ``timeout`` seconds at most; True when it is held.
 
         Raises:
             MutexLost: it can't be had any more.
         """
 
-    def release(self) -> None: ...
+    @property
+    def unlock(self) -> Callable[[], object]: ...
 
     def holder_died(self, slot: int) -> None:
         """Called in the parent when the worker of that slot is gone."""

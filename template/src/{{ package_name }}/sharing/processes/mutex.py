@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -51,8 +52,10 @@ class RobustMutex:
         _libc.pthread_mutexattr_destroy(attributes)
 
     def _bind(self) -> None:
-        anchor = (ctypes.c_char * (8 * _WORDS)).from_buffer(self._words.view)
-        self._address = ctypes.c_void_p(ctypes.addressof(anchor))
+        self._address = ctypes.byref((ctypes.c_char * (8 * _WORDS)).from_buffer(self._words.view))
+        # Bound in C, since a method of Python's would take as long as what it calls.
+        self.try_lock = partial(_trylock, self._address)
+        self.unlock = partial(_unlock, self._address)
 
     def __getstate__(self) -> Words:
         return self._words
@@ -68,12 +71,8 @@ class RobustMutex:
     def attach(self, slot: int) -> None:
         pass
 
-    def try_acquire(self) -> bool:
-        code = _trylock(self._address)
-        return code == 0 or self._is_taken(code)
-
-    def acquire(self, timeout: float | None = None) -> bool:
-        return self._is_taken(self._wait(timeout))
+    def wait(self, code: int, timeout: float | None = None) -> bool:
+        return self._is_taken(self._wait(timeout) if code == errno.EBUSY else code)
 
     def _is_taken(self, code: int) -> bool:
         if code == 0:
@@ -97,9 +96,6 @@ class RobustMutex:
             if code != errno.ETIMEDOUT:
                 return code
 
-    def release(self) -> None:
-        _unlock(self._address)
-
     def holder_died(self, slot: int) -> None:
         pass  # the kernel has seen to it
 
@@ -116,7 +112,7 @@ if RobustMutex.supported():
     _unlock = ctypes.PyDLL(None).pthread_mutex_unlock
 
 
-def _timed_lock(address: ctypes.c_void_p, until: float) -> int:
+def _timed_lock(address: Any, until: float) -> int:
     """Wait until then, by the monotonic clock where the C library can, which nobody turns back."""
     if hasattr(_libc, "pthread_mutex_clocklock"):
         return int(_libc.pthread_mutex_clocklock(address, _MONOTONIC, _timespec(until)))
@@ -159,10 +155,10 @@ class FileMutex:
         if self._file is not None:
             self._file.close()
 
-    def try_acquire(self) -> bool:
-        return self.acquire(0.0)
+    def try_lock(self) -> int:
+        return not self.wait(0, 0.0)
 
-    def acquire(self, timeout: float | None = None) -> bool:
+    def wait(self, code: int, timeout: float | None = None) -> bool:
         end = None if timeout is None else time.monotonic() + timeout
         if not self._threads.acquire(timeout=-1 if timeout is None else timeout):
             return False
@@ -184,7 +180,7 @@ class FileMutex:
         self._depth += 1
         return True
 
-    def release(self) -> None:
+    def unlock(self) -> None:
         self._depth -= 1
         if self._depth == 0:
             fcntl.flock(self._file, fcntl.LOCK_UN)
@@ -216,10 +212,10 @@ class RLockMutex:
         self._depth = 0
         self._threads = threading.RLock()  # a slot speaks for one thread at a time
 
-    def try_acquire(self) -> bool:
-        return self.acquire(0.0)
+    def try_lock(self) -> int:
+        return not self.wait(0, 0.0)
 
-    def acquire(self, timeout: float | None = None) -> bool:
+    def wait(self, code: int, timeout: float | None = None) -> bool:
         end = None if timeout is None else time.monotonic() + timeout
         if not self._threads.acquire(timeout=-1 if timeout is None else timeout):
             return False
@@ -259,7 +255,7 @@ class RLockMutex:
     def _is_held_by_the_living(self) -> bool:
         return _HOLDS in self._words.view[: self._slots].tolist()
 
-    def release(self) -> None:
+    def unlock(self) -> None:
         self._depth -= 1
         if self._depth == 0:
             self._lock.release()
