@@ -19,6 +19,8 @@ CORE = {
     "chosen.py.jinja",
     "engine.py",
     "errors.py",
+    "limits.py",
+    "owners.py",
     "pattern.py",
     "per_worker.py",
     "processes",

@@ -84,5 +84,5 @@ def helpers() -> set[int]:
 def files() -> set[Path]:
     """What lies in shared memory, and temporary files, by the names that are used here."""
     temporary = Path(tempfile.gettempdir())
-    found = {path for kind in ("psm_*", "pym-*") for path in SEGMENTS.glob(kind)}
+    found = {path for kind in ("sharing-*", "psm_*", "pym-*") for path in SEGMENTS.glob(kind)}
     return found | set(temporary.glob("sharing-*")) | set(temporary.glob("pym-*"))

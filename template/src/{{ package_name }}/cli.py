@@ -34,16 +34,19 @@ class Task:
     work: Callable[[], Report | None]
     json: bool
     show: Callable[[Report], None]
+    judge: Callable[[Report], int]
 
-    def do(self) -> None:
-        """Run it and print what came out."""
+    def do(self) -> int:
+        """Run it, print what came out, and return the exit code."""
         if self.json:
             # What a job prints of its own must not get into the object.
             with contextlib.redirect_stdout(sys.stderr):
                 report = self.work()
             print(json.dumps(report or {}, default=str))
         else:
-            self.show(self.work() or {})
+            report = self.work()
+            self.show(report or {})
+        return self.judge(report or {})
 
 
 def main() -> NoReturn:
@@ -56,8 +59,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with _ended_by_sigterm():
             task = parse(arguments)
-            if task is not None:
-                task.do()
+            code = 0 if task is None else task.do()
             sys.stdout.flush()
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
@@ -69,7 +71,7 @@ def run(arguments: Sequence[str]) -> int:
             traceback.print_exc()
             return 1
         return _complain(message, 2 if _is_usage(error) else 1)
-    return 0
+    return code
 
 
 def jobs() -> list[str]:
@@ -134,6 +136,14 @@ def parse(arguments: Sequence[str]) -> Task | None:
         from . import demo
 
         app.command("demo", help=_text(demo))(_command(demo.main, demo.show))
+    if "doctor" not in commands:
+        if wanted in (None, "doctor"):
+            from . import doctor
+
+            examine = _command(doctor.main, doctor.show, doctor.exit_code)
+            app.command("doctor", help=_text(doctor))(examine)
+        else:
+            app.command("doctor")(_not_run)
 
     answer = typer.main.get_command(app).main(
         args=list(arguments), prog_name=COMMAND, standalone_mode=False
@@ -160,8 +170,14 @@ def _text(module: ModuleType) -> str:
     return "\n\n".join(" ".join(text.split()) for text in paragraphs).replace("[", r"\[")
 
 
+def _ended_well(_report: Report) -> int:
+    return 0
+
+
 def _command(
-    function: Callable[..., Report | None], show: Callable[[Report], None]
+    function: Callable[..., Report | None],
+    show: Callable[[Report], None],
+    judge: Callable[[Report], int] = _ended_well,
 ) -> Callable[..., Task]:
     """Return the command for a function: it takes the options as well and returns the task.
 
@@ -207,7 +223,7 @@ def _command(
 
     def command(*, json: bool, **values: Any) -> Task:
         given = {name: v for name, v in values.items() if name in own or v is not None}
-        return Task(partial(function, **given), json, show)
+        return Task(partial(function, **given), json, show, judge)
 
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[p.replace(kind=p.KEYWORD_ONLY) for p in parameters],

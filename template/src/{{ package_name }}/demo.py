@@ -13,7 +13,7 @@ from typing import Unpack
 
 from . import cli
 from .files import InputError
-from .sharing import EngineOptions
+from .sharing import EngineOptions, owners
 
 
 def main(folder: Path | None = None, **options: Unpack[EngineOptions]) -> dict[str, object]:
@@ -50,7 +50,7 @@ def show(_report: cli.Report) -> None:
 @contextlib.contextmanager
 def _empty(folder: Path | None) -> Iterator[Path]:
     if folder is None:
-        with tempfile.TemporaryDirectory(prefix=f"{cli.COMMAND}-") as place:
+        with tempfile.TemporaryDirectory(prefix=f"{cli.COMMAND}-{owners.me()}-") as place:
             yield Path(place)
     else:
         folder.mkdir(parents=True, exist_ok=True)

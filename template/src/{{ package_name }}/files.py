@@ -4,13 +4,14 @@ import contextlib
 import csv
 import errno
 import os
-import secrets
 import signal
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
+
+from .sharing import owners
 
 
 class InputError(ValueError):
@@ -56,7 +57,7 @@ def replacing(*paths: Path) -> Iterator[tuple[TextIO, ...]]:
         for path in paths:
             check_writable(path)
             target = path.resolve()  # a symbolic link stays one
-            part = target.with_name(f".{target.name[:40]}.{secrets.token_hex(4)}.part")
+            part = owners.part_of(target)
             stack.callback(part.unlink, missing_ok=True)
             file: TextIO = part.open("x", encoding="utf-8", newline="")
             parts.append((stack.enter_context(file), part, target))

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from . import owners
 from .errors import SharingError
 from .pattern import Host, Pattern, Words, Worker
 from .processes.memory import Memory
@@ -138,7 +139,7 @@ class SharedArray(Pattern):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         shared = cls.__new__(cls)
         shared._describe(shape, dtype)
-        beside = path.with_name(f".{path.name[:40]}.{os.urandom(4).hex()}.part")
+        beside = owners.part_of(path)
         try:
             with beside.open("xb") as file:
                 header = {

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypedDict, TypeVar, cast
 
+from . import limits
 from .chosen import ENGINES, Extras
 from .errors import JobFailed, SharingError
 
@@ -150,13 +148,4 @@ def open_engine(
 
 def available_cores() -> int:
     """How many cores this process may use: by its affinity, and by the quota of its container."""
-    try:
-        cores = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        cores = os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no cgroup, or no quota ("max")
-        pass
-    return cores
+    return limits.cores().usable

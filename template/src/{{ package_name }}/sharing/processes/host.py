@@ -8,6 +8,7 @@ from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from pathlib import Path
 
+from .. import owners
 from ..pattern import Mutex
 from ..pattern import Service as ServiceProtocol
 from .memory import Words
@@ -46,7 +47,7 @@ class ProcessHost:
     def _own_folder(self) -> Path:
         """For what needs a path: nothing does on Linux."""
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="sharing-"))
+            self._folder = Path(tempfile.mkdtemp(prefix=f"{owners.PREFIX}{owners.me()}-"))
         return self._folder
 
     def close(self) -> None:

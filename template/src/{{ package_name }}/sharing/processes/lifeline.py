@@ -20,7 +20,7 @@ _STARTS = 20
 
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-_THREAD_LIMITS = (
+THREAD_LIMITS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -28,6 +28,7 @@ _THREAD_LIMITS = (
     "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS",
 )
+"""The variables by which numeric libraries are told how many threads to use."""
 
 
 def worth_another_start(exitcode: int | None, deaths: int) -> bool:
@@ -97,7 +98,7 @@ def thread_limits(threads: int) -> Iterator[None]:
 
     The variables must be there before the libraries are loaded. What the user has set stays.
     """
-    ours = [name for name in _THREAD_LIMITS if name not in os.environ]
+    ours = [name for name in THREAD_LIMITS if name not in os.environ]
     os.environ.update(dict.fromkeys(ours, str(threads)))
     try:
         yield

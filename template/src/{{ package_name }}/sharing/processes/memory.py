@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Callable
 from multiprocessing import reduction
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any
 
+from .. import owners
 from ..errors import SharingError
 
-_SEGMENTS = Path("/dev/shm")
+SEGMENTS = Path("/dev/shm")
+"""Where segments are, on Linux."""
 
 
 class Words:
@@ -71,7 +74,9 @@ class Memory:
             _check_room(nbytes)
         from multiprocessing import shared_memory  # slow, and workers make none
 
-        segment = shared_memory.SharedMemory(create=True, size=nbytes)
+        # Elsewhere names have to be short, and nobody can list them.
+        name = owners.name() if sys.platform == "linux" else None
+        segment = shared_memory.SharedMemory(name, create=True, size=nbytes)
         # Through a descriptor it needs no name from here on: nothing is left to be cleaned up
         # by a process that may be killed first, nor for a tracker to remove too early.
         descriptor = os.dup(segment._fd)  # type: ignore[attr-defined]
@@ -111,7 +116,8 @@ class Memory:
         try:
             os.posix_fallocate(self._descriptor, start, nbytes)
         except OSError as error:
-            raise SharingError(f"{_bytes(nbytes)} of shared memory can't be had: {error}") from None
+            wanted = in_units(nbytes)
+            raise SharingError(f"{wanted} of shared memory can't be had: {error}") from None
 
     def sync(self) -> None:
         """Have what was written reach the disk."""
@@ -133,19 +139,20 @@ def _memory(duplicate: Any, nbytes: int, writable: bool) -> Memory:
 def _check_room(nbytes: int) -> None:
     """Refuse before anything is written: filling /dev/shm first would starve other programs."""
     try:
-        room = os.statvfs(_SEGMENTS)
+        room = os.statvfs(SEGMENTS)
     except OSError:  # macOS
         return
     free = room.f_bavail * room.f_frsize
     if nbytes > free:
         raise SharingError(
-            f"an array of {_bytes(nbytes)} does not fit into {_SEGMENTS}, which has "
-            f"{_bytes(free)} free of {_bytes(room.f_blocks * room.f_frsize)}: make it larger "
+            f"an array of {in_units(nbytes)} does not fit into {SEGMENTS}, which has "
+            f"{in_units(free)} free of {in_units(room.f_blocks * room.f_frsize)}: make it larger "
             "(in a container: shm_size), or map a file instead"
         )
 
 
-def _bytes(n: float) -> str:
+def in_units(n: float) -> str:
+    """Bytes as a person writes them."""
     units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while n >= 1024 and len(units) > 1:
         n /= 1024

@@ -71,9 +71,9 @@ class Services:
 
     def __init__(self, context: BaseContext, folder: Callable[[], Path]) -> None:
         self._context = context
-        # On Linux abstract sockets, which leave no file behind.
-        place = "\0" if sys.platform == "linux" else f"{folder()}/"
-        self._address = f"{place}services-{os.urandom(8).hex()}"
+        # On Linux abstract sockets, which leave no file behind. A path has to be short.
+        linux = sys.platform == "linux"
+        self._address = f"\0services-{os.urandom(8).hex()}" if linux else f"{folder()}/s"
         self._key = os.urandom(32)
         self._present = Words(1)
         self._recipes: list[Recipe] = []
