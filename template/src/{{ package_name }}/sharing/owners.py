@@ -76,7 +76,7 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name[:40]}.{me()}.{os.urandom(4).hex()}.part")
 
 
-@functools.cache
+@functools.lru_cache
 def _where(proc: Path) -> str:
     """What process ids belong to, as 8 hexadecimal digits; all zero where it can't be known."""
     if sys.platform != "linux":
