@@ -402,6 +402,19 @@ def test_what_cannot_be_removed_is_bad(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.facts["orphans"] == [f"{tmp_path}/x"]
 
 
+@pytest.mark.skipif(shutil.which("ps") is None, reason="there is no ps")
+def test_owners_are_known_without_proc_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    owners._where.cache_clear()
+    try:
+        me = owners.me()
+        assert me.began > 1_600_000_000
+        assert me.has_ended() is False
+        assert dataclasses.replace(me, began=me.began - 60).has_ended() is True
+    finally:
+        owners._where.cache_clear()
+
+
 # The command
 
 

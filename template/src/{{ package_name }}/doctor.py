@@ -333,7 +333,7 @@ def check_left(left: list[Left]) -> Check:
     }
     if orphans:
         found = f"of processes that have ended: {_listed(orphans)}"
-        advice = f"remove it: {cli.COMMAND} doctor --clean"
+        advice = "the same command with --clean removes it"
         return Check("left behind", "warn", found, advice, facts)
     if unclear:
         found = f"of another container, machine or boot: {_listed(unclear)}"
