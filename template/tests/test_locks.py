@@ -3,11 +3,13 @@
 import contextlib
 import os
 import signal
+import sys
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faults import assert_red
@@ -266,6 +268,86 @@ def test_the_same_by_files(
         test_each_section_commits_once(engine, fresh_signs("f"), "after the commit")
 
 
+# Large data, of which a section copies what was touched
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take all data for large, and two numbers for a block."""
+    module = sys.modules[sharing.Guarded.__module__]
+    monkeypatch.setattr(module, "_SMALL", 0)
+    monkeypatch.setattr(module, "_BLOCK", 16)
+
+
+@pytest.mark.usefixtures("large")
+def test_large_data_are_as_whole(start_method: str, tmp_path: Path) -> None:
+    """Most of the above once more."""
+
+    def fresh_signs(name: str) -> Signs:
+        (tmp_path / name).mkdir()
+        return Signs(tmp_path / name)
+
+    with sharing.open_engine(fresh_state(), workers=2, start_method=start_method) as engine:
+        loses_no_update(engine, Task(fresh_signs("a"), number=500))
+        test_an_exception_rolls_back(engine)
+        test_a_view_ends_with_its_section(engine)
+        test_a_reader_in_the_middle_sees_whole_sections(engine)
+        for place, point in enumerate(POINTS):
+            test_each_section_commits_once(engine, fresh_signs(str(place)), point)
+        test_workers_killed_from_outside_change_nothing(engine)
+
+
+@pytest.mark.usefixtures("large")
+def test_every_way_to_change_large_data_is_kept_or_undone() -> None:
+    guarded = sharing.Guarded("d", range(10))
+    changes: list[Callable[[Any], object]] = [
+        lambda b: b.__setitem__(0, 7),
+        lambda b: b.__setitem__(-1, 7),
+        lambda b: b.__setitem__(slice(3, 5), array("d", [7, 8])),
+        lambda b: b.__setitem__(slice(None), array("d", [7] * 10)),
+        lambda b: b[2:9].__setitem__(0, 7),
+        lambda b: b[8:1:-3].__setitem__(1, 7),
+        lambda b: b.cast("B").__setitem__(slice(8), bytes(8)),
+    ]
+    if sys.version_info >= (3, 12):
+        changes.append(lambda b: memoryview(b).__setitem__(4, 7))
+    for change in changes:
+        before = guarded.read()
+        expected = array("d", before)
+        change(memoryview(expected))
+        with contextlib.suppress(LookupError), guarded as b:
+            change(b)
+            assert b == expected
+            raise LookupError
+        with guarded as b:  # what was undone is not there in the other copy, either
+            assert b == before
+        with guarded as b:
+            change(b)
+        assert guarded.read() == expected
+        with guarded as b:
+            assert b.tolist() == list(b) == list(expected)
+            assert (len(b), b[1], b[-1]) == (10, expected[1], expected[-1])
+        with guarded as b:
+            change(b)
+        assert guarded.read() == expected
+    with pytest.raises(IndexError), guarded as b:
+        b[10] = 1
+
+
+@pytest.mark.usefixtures("large")
+def test_a_section_of_large_data_copies_what_was_touched() -> None:
+    guarded = sharing.Guarded("q", range(1000))
+    with guarded as b:
+        b[17] += 1
+        b[18] += 1
+        b[990:992] = array("q", [0, 0])
+        assert b[5:5].tolist() == []
+    assert guarded._changed[:4].tolist() == [3, 8, 9, 495]
+    with guarded as b:
+        assert b[17] == 18
+    assert guarded._changed[0] == 0
+
+
 # Outside an engine, and from one to the next
 
 
@@ -343,11 +425,19 @@ def one_copy() -> None:
     sharing.Guarded._lay_out = lay_out  # type: ignore[method-assign]
 
 
+def changes_are_not_noted() -> None:
+    """Let a section of large data begin from what the one before last has left."""
+    view = sys.modules[sharing.Guarded.__module__]._LargeView
+    view._note = lambda *_: None
+
+
 @pytest.mark.parametrize(
     ("fault", "test", "variant"),
     [
         (nobody_locks, test_a_lock_lets_one_in, "fork-first"),
         (nobody_locks, test_a_lock_lets_one_in, "fork-last"),
+        (changes_are_not_noted, test_large_data_are_as_whole, "fork"),
+        (changes_are_not_noted, test_every_way_to_change_large_data_is_kept_or_undone, ""),
         (nobody_locks, test_a_section_loses_no_update, "fork"),
         (no_receipts, test_each_section_commits_once, "fork-between the sections"),
         (no_receipts, test_each_section_commits_once, "fork-answer"),

@@ -6,10 +6,10 @@ import ctypes
 import sys
 import threading
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from threading import get_ident
 from types import TracebackType
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 from .errors import SharingError
 from .pattern import PARENT, Host, Mutex, MutexLost, Pattern, Words, Worker
@@ -196,6 +196,12 @@ _FLIP = 0  # a word that counts commits; whether it is odd says which copy is th
 _HEADER = 8  # words, a cache line
 _RECEIPT = 3  # words a slot: chunk, item, sections of that item committed so far
 
+_SMALL = 1 << 15
+"""Bytes up to which a section copies all of the data: less than keeping books would cost."""
+
+_BLOCK = 1 << 12
+"""Bytes that larger data are copied in."""
+
 
 class Guarded(_Locking):
     """Numbers that only change in whole sections, and the lock that protects them, in one.
@@ -206,8 +212,12 @@ class Guarded(_Locking):
 
     Leaving the section commits it; an exception or the death of the worker leaves the data
     as it was. There are two copies: a section changes the one that is not current, and one
-    word says which is. Nobody sees half a section, and nothing has to be repaired. A section
-    copies the data once, so its cost grows with their size.
+    word says which is. Nobody sees half a section, and nothing has to be repaired.
+
+    Up to 32 KiB of data, a section copies all of it, and b is a memoryview. Of more, it copies
+    what the section before has touched, so that its cost grows with what is written and not
+    with the size: b then is an object that is used as one. It copies one number for
+    ``b[place]``, and to be sure all of a slice, ``b[start:stop]``, which is a memoryview.
 
     Each section of an item commits once, whatever was killed: the sections of an item that
     runs again work on a copy that is thrown away, as far as they had committed before. For
@@ -229,10 +239,11 @@ class Guarded(_Locking):
     """
 
     _own_to_process: ClassVar[frozenset[str]] = _Locking._own_to_process | {
-        *("_flip", "_copies", "_data", "_sources", "_view", "_running")
+        *("_flip", "_copies", "_changed", "_data", "_sources", "_view", "_running")
     }
     _flip: memoryview
     _copies: tuple[memoryview, memoryview]  # words: data, then a receipt a slot
+    _changed: memoryview  # of large data: how many blocks may differ between the copies, and which
     _data: tuple[memoryview[Any], memoryview[Any]]  # the data alone, as numbers of the typecode
     _sources: tuple[Any, Any]  # what a section's view is made of: who refers to it can be counted
     _view: memoryview[Any]
@@ -247,6 +258,8 @@ class Guarded(_Locking):
         self.typecode = typecode
         self._size = len(numbers)
         self._data_words = -(-len(numbers) * numbers.itemsize // 8)
+        nbytes = 8 * self._data_words
+        self._block = _BLOCK // 8 if nbytes > _SMALL else 0  # words
         self._use(_LocalMutex())
         self._shared: Words | None = None
         self._settle(numbers)
@@ -258,17 +271,20 @@ class Guarded(_Locking):
         """Live in this process's own memory, with these numbers."""
         self._shared = None
         self._lay_out(memoryview(bytearray(8 * self._words_needed(1))).cast("q"), slots=1)
-        self._data[0][:] = memoryview(numbers)
+        for data in self._data:
+            data[:] = memoryview(numbers)
         self._slot, self._running = PARENT, None
 
     def _words_needed(self, slots: int) -> int:
-        return _HEADER + 2 * (self._data_words + _RECEIPT * slots)
+        blocks = -(-self._data_words // self._block) + 1 if self._block else 0
+        return _HEADER + 2 * (self._data_words + _RECEIPT * slots) + blocks
 
     def _lay_out(self, words: memoryview, slots: int) -> None:
         length = self._data_words + _RECEIPT * slots
         first, second = words[_HEADER:][:length], words[_HEADER + length :][:length]
         self._flip = words[:_HEADER]
         self._copies = first, second
+        self._changed = words[_HEADER + 2 * length :]
         self._data = self._numbers_in(first), self._numbers_in(second)
         nbytes = self._data[0].nbytes
         one, other = ((ctypes.c_ubyte * nbytes).from_buffer(data) for data in self._data)
@@ -297,12 +313,27 @@ class Guarded(_Locking):
             )
         self._take()
         current = self._flip[_FLIP] & 1
-        self._copies[1 - current][:] = self._copies[current]
+        if self._block:
+            self._catch_up(self._copies[current], self._copies[1 - current])
+        else:
+            self._copies[1 - current][:] = self._copies[current]
         self._commits = self._is_new_section()
         source = memoryview(self._sources[1 - current])
         view: memoryview[Any] = source.cast("B").cast(self.typecode)  # type: ignore[call-overload]
         self._view = view
+        if self._block:
+            return cast("memoryview[Any]", _LargeView(view, self._block * 8, self._changed))
         return view
+
+    def _catch_up(self, current: memoryview, other: memoryview) -> None:
+        """Make the copies the same again, where a section has touched one of them."""
+        changed, size, end = self._changed, self._block, self._data_words
+        for block in changed[1 : changed[0] + 1].tolist():
+            start = block * size
+            stop = min(start + size, end)
+            other[start:stop] = current[start:stop]
+        other[end:] = current[end:]  # the receipts
+        changed[0] = 0
 
     def __exit__(
         self,
@@ -353,7 +384,8 @@ class Guarded(_Locking):
         self._shared = host.words(self._words_needed(host.slots))
         self._slots = host.slots
         self._lay_out(self._shared.view, self._slots)
-        self._data[0][:] = memoryview(numbers)
+        for data in self._data:
+            data[:] = memoryview(numbers)
 
     def attach(self, worker: Worker) -> None:
         super().attach(worker)
@@ -386,3 +418,82 @@ class Guarded(_Locking):
     def close(self, *, whole: bool) -> None:
         super().close(whole=whole)
         self._settle(self._current())
+
+
+class _LargeView:
+    """The numbers in a section of a large `Guarded`, used as a memoryview.
+
+    It notes each block before it can be changed: then the next section knows, whatever becomes
+    of this one, where the copies may differ.
+    """
+
+    __slots__ = ("_block", "_changed", "_noted", "_view")
+
+    def __init__(self, view: memoryview[Any], block: int, changed: memoryview) -> None:
+        self._view = view
+        self._block = block
+        self._changed = changed
+        self._noted: set[int] = set()
+
+    def _note(self, start: int, stop: int) -> None:
+        """These numbers may be changed from here on."""
+        size = self._view.itemsize
+        for block in range(start * size // self._block, -(-stop * size // self._block)):
+            if block not in self._noted:
+                self._noted.add(block)
+                changed = self._changed
+                count = changed[0]
+                changed[count + 1] = block
+                changed[0] = count + 1
+
+    def _note_key(self, key: int | slice) -> None:
+        if isinstance(key, slice):
+            places = range(len(self._view))[key]
+            if places:
+                ends = places[0], places[-1]
+                self._note(min(ends), max(ends) + 1)
+        else:
+            place = key + len(self._view) if key < 0 else key
+            self._note(place, place + 1)
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __getitem__(self, key: int | slice) -> Any:
+        if isinstance(key, slice):
+            self._note_key(key)
+        return self._view[key]
+
+    def __setitem__(self, key: int | slice, value: Any) -> None:
+        numbers = self._view
+        if not isinstance(key, slice):
+            numbers[key]  # an IndexError before anything is noted
+        self._note_key(key)
+        numbers[key] = value
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._view)
+
+    def __eq__(self, other: object) -> bool:
+        return self._view == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a memoryview has; what gives memory out may change all of it."""
+        if name in ("cast", "toreadonly", "obj"):
+            self._note(0, len(self._view))
+        return getattr(self._view, name)
+
+    def __buffer__(self, flags: int) -> memoryview[Any]:
+        """For `memoryview(b)` and the like, from Python 3.12 on."""
+        view: memoryview[Any] = self[:]
+        return view
+
+    @property
+    def __array_interface__(self) -> dict[str, Any]:
+        """For `numpy.asarray(b)`: all of it, without a copy."""
+        kind = "f" if self._view.format in "fd" else "i" if self._view.format.islower() else "u"
+        order = "<" if sys.byteorder == "little" else ">"
+        typestr = f"{order}{kind}{self._view.itemsize}"
+        return {"version": 3, "shape": self._view.shape, "typestr": typestr, "data": self[:]}
