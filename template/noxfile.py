@@ -29,7 +29,8 @@ def install(session: nox.Session, *groups: str) -> None:
 def tests(session: nox.Session) -> None:
     """Run the tests; `nox -s tests -P 3.13` does on another Python."""
     install(session, "test")
-    session.run("pytest", *session.posargs)
+    # A file at a time, since tests of one file share open engines.
+    session.run("pytest", "-n", "auto", "--dist", "loadfile", *session.posargs)
 
 
 @nox.session

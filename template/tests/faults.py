@@ -40,6 +40,8 @@ def _run(fault: Callable[[], None], node: str, output: str) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         fault()
-        options = ("-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=30")
+        # To look for plugins takes as long as all else here.
+        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        options = ("-q", "-p", "no:cacheprovider", "-p", "pytest_timeout", "--timeout=30")
         code = pytest.main([*options, node])
     os._exit(code)

@@ -207,7 +207,8 @@ def test_a_signal_ends_in_order(
         def main(out: Path):
             with replacing(out) as (file,):
                 print("ready", flush=True)
-                time.sleep(30)
+                while True:
+                    time.sleep(0.01)  # a long one may begin when the signal has just been noted
         """,
     )
     command = [*PYTHON, WITH_JOBS, str(folder), "wait", str(tmp_path / "out")]
