@@ -23,6 +23,8 @@ from typing import Annotated, Any, NoReturn
 
 PACKAGE = __name__.rpartition(".")[0]
 COMMAND = PACKAGE.replace("_", "-")
+#: The commands that are not in jobs/, and where they are.
+OWN = {"demo": "demo", "bench": "bench.command", "doctor": "doctor"}
 
 Report = Mapping[str, object]
 
@@ -70,7 +72,7 @@ def run(arguments: Sequence[str]) -> int:
         if message is None:
             traceback.print_exc()
             return 1
-        return _complain(message, 2 if _is_usage(error) else 1)
+        return _complain(message, 2 if _is_usage(error) else getattr(error, "exit_code", 1))
     return code
 
 
@@ -132,18 +134,17 @@ def parse(arguments: Sequence[str]) -> Task | None:
             app.command(command)(_not_run)
         elif hasattr(load(job), "main"):
             app.command(command, help=_text(load(job)))(_command(load(job).main, show))
-    if "demo" not in commands:
-        from . import demo
-
-        app.command("demo", help=_text(demo))(_command(demo.main, demo.show))
-    if "doctor" not in commands:
-        if wanted in (None, "doctor"):
-            from . import doctor
-
-            examine = _command(doctor.main, doctor.show, doctor.exit_code)
-            app.command("doctor", help=_text(doctor))(examine)
+    for command, place in OWN.items():
+        if command in commands:
+            continue
+        if wanted in {None, command}:
+            module = importlib.import_module(f"{PACKAGE}.{place}")
+            shown, judge = (
+                getattr(module, name, ours) for name, ours in (("show", show), ("exit_code", _ended_well))
+            )
+            app.command(command, help=_text(module))(_command(module.main, shown, judge))
         else:
-            app.command("doctor")(_not_run)
+            app.command(command)(_not_run)
 
     answer = typer.main.get_command(app).main(
         args=list(arguments), prog_name=COMMAND, standalone_mode=False
@@ -212,16 +213,18 @@ def _command(
     as_json = typer.Option(
         "--json", help="Print what came out as one object.", rich_help_panel="How it runs"
     )
-    parameters.append(
-        inspect.Parameter(
-            "json",
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False,
-            annotation=Annotated[bool, as_json],
+    if "json" not in own:
+        parameters.append(
+            inspect.Parameter(
+                "json",
+                inspect.Parameter.KEYWORD_ONLY,
+                default=False,
+                annotation=Annotated[bool, as_json],
+            )
         )
-    )
 
-    def command(*, json: bool, **values: Any) -> Task:
+    def command(**values: Any) -> Task:
+        json = "json" not in own and values.pop("json")
         given = {name: v for name, v in values.items() if name in own or v is not None}
         return Task(partial(function, **given), json, show, judge)
 

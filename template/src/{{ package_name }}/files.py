@@ -17,6 +17,8 @@ from .sharing import owners
 class InputError(ValueError):
     """What came in is wrong. The command line shows it as one line, without a traceback."""
 
+    exit_code = 1
+
 
 def check_readable(*paths: Path) -> None:
     """Raise now what would end the work later: a file that is missing, unreadable or empty."""

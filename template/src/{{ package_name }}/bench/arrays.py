@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..sharing import SharedArray
 from .timing import CONTEXT, LIMIT, Setting, Way, each
+from .workload import Item, Shape, Work, burn
 
 ROWS, COLUMNS = 300_000, 10
 BLOCKS = 24
@@ -63,3 +64,33 @@ def ways(setting: Setting) -> Iterator[list[Way]]:
             Way("Pool.map over chunks", lambda: each(1, pickled), "copied"),
             Way("numpy in threads", lambda: each(5, threaded), "floor"),
         ]
+
+
+@dataclass
+class Table:
+    rows: SharedArray
+    cost: float
+
+
+def visit(item: Item, state: Table) -> None:
+    touch(item, state.rows.array, state.cost)
+
+
+def touch(item: Item, rows: Rows, cost: float) -> None:
+    row = rows[item.key % len(rows)]
+    if item.reads:
+        row.max()
+    else:
+        row.fill(1)
+    burn(cost)
+
+
+def work(shape: Shape) -> Work[Table]:
+    """An item is the number of a row, of as many bytes as the payload, to read or to fill."""
+    size = shape.slots, max(1, shape.payload)
+    rows = np.zeros(size, np.uint8)
+
+    def alone(item: Item) -> None:
+        touch(item, rows, shape.item_cost)
+
+    return Work(Table(SharedArray(size, np.uint8), shape.item_cost), visit, alone, carries=False)

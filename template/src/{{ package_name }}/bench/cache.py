@@ -7,6 +7,7 @@ from multiprocessing.synchronize import Barrier
 
 from ..sharing import Cache
 from .timing import CONTEXT, Setting, Way, at_once, given, pool, together
+from .workload import Item, Shape, Work, burn
 
 KEYS = [f"key {number}" for number in range(100)]
 
@@ -67,3 +68,34 @@ def ways(setting: Setting) -> Iterator[list[Way]]:
             Way("Manager().dict()", lambda: in_pool(copied, seldom), "copied"),
             Way("own dict", lambda: at_once(engine, floor, often), "floor"),
         ]
+
+
+@dataclass
+class Shelf:
+    cache: Cache
+    shape: Shape
+
+
+def compute(shape: Shape) -> bytes:
+    burn(shape.item_cost)
+    return bytes(shape.payload)
+
+
+def look_up(item: Item, state: Shelf) -> None:
+    if item.reads:
+        state.cache.get_or_compute(item.key, lambda: compute(state.shape))
+    else:
+        state.cache.put(item.key, compute(state.shape))
+
+
+def work(shape: Shape) -> Work[Shelf]:
+    """An item is a key: its value is computed where there is none, or the item is to write."""
+    values: dict[int, bytes] = {}
+
+    def alone(item: Item) -> None:
+        if not item.reads or item.key not in values:
+            if len(values) >= shape.slots:
+                values.pop(next(iter(values)))
+            values[item.key] = compute(shape)
+
+    return Work(Shelf(Cache(max_entries=shape.slots), shape), look_up, alone, carries=False)

@@ -7,6 +7,7 @@ from multiprocessing.synchronize import Barrier
 
 from ..sharing import Counter
 from .timing import CONTEXT, Setting, Way, at_once, given, pool, together
+from .workload import Item, Shape, Work, burn
 
 
 @dataclass
@@ -57,3 +58,28 @@ def ways(setting: Setting) -> Iterator[list[Way]]:
             Way("Value and its lock", lambda: in_pool(copied, setting.times(20_000)), "copied"),
             Way("own list: n[0] += 1", lambda: at_once(engine, floor, times), "floor"),
         ]
+
+
+@dataclass
+class Tally:
+    count: Counter
+    cost: float
+
+
+def tally(item: Item, state: Tally) -> None:
+    burn(state.cost)
+    if item.reads:
+        state.count.value  # noqa: B018
+    else:
+        state.count.add()
+
+
+def work(shape: Shape) -> Work[Tally]:
+    """An item that writes adds one; one that reads asks for the sum."""
+    counts = [0]
+
+    def alone(item: Item) -> None:
+        burn(shape.item_cost)
+        counts[0] += not item.reads
+
+    return Work(Tally(Counter(), shape.item_cost), tally, alone, carries=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..sharing import Guarded, Lock
 from .timing import CONTEXT, Setting, Way, at_once, given, pool, together
+from .workload import Item, Shape, Work, burn
 
 
 @dataclass
@@ -68,3 +69,30 @@ def ways(setting: Setting) -> Iterator[list[Way]]:
             Way("Manager().Lock()", lambda: in_pool(copied, setting.times(500)), "copied"),
             Way("multiprocessing.RLock", lambda: at_once(engine, floor, times), "floor"),
         ]
+
+
+@dataclass
+class Books:
+    balances: Guarded
+    cost: float
+
+
+def transfer(item: Item, state: Books) -> None:
+    burn(state.cost)
+    if item.reads:
+        state.balances.read()
+    else:
+        with state.balances as balances:
+            balances[item.key] += 1
+
+
+def work(shape: Shape) -> Work[Books]:
+    """An item that writes changes the number of its key in a section; one that reads reads all."""
+    numbers = [0] * shape.keys
+
+    def alone(item: Item) -> None:
+        burn(shape.item_cost)
+        if not item.reads:
+            numbers[item.key] += 1
+
+    return Work(Books(Guarded("q", numbers), shape.item_cost), transfer, alone, carries=True)
