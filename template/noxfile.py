@@ -50,9 +50,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what is shared beside the snippets that people copy."""
+    """Measure what is shared: single calls, then the command; `-- --help` says what it can do."""
     install(session, "bench")
-    session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py")
+    columns = "--benchmark-columns=median,iqr,ops,rounds"
+    session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py", columns)
+    session.run(PROJECT["project"]["name"], "bench", *session.posargs)
 
 
 @nox.session

@@ -52,7 +52,7 @@ def gain(group: Group) -> float:
 def _reason(payload: int, best: Group, handing_over: Group) -> str:
     item = best.floor.median
     empty, pickling = fastest(handing_over).median, handing_over.floor.median
-    if best.carries and pickling >= max(empty, HEAVY * item):
+    if best.carries and pickling >= max(2 * empty, HEAVY * item):
         return (
             f"pickling {show_size(payload)} and back takes {show_seconds(pickling)}, "
             f"and all the rest of an item {show_seconds(item)} in one process. "
@@ -63,7 +63,8 @@ def _reason(payload: int, best: Group, handing_over: Group) -> str:
             f"an item takes {show_seconds(item)} in one process, and bringing an empty one to a "
             f"worker {show_seconds(empty)} already. Put more work into an item"
         )
+    rank = "faster" if gain(best) * PAYS < 1 else "as fast"
     return (
-        f"one process is as fast. An item takes {show_seconds(item)} in it, and "
+        f"one process is {rank}. An item takes {show_seconds(item)} in it, and "
         f"{show_seconds(fastest(best).median)} with {fastest(best).name}"
     )

@@ -4,9 +4,9 @@ Machines, and one machine at two moments, differ in speed. So what is compared i
 the floor a way took, round by round in its own run: the floor has met the same moments.
 
 A way of ours is slower when the median of these ratios has grown by more than a quarter, and by
-more than twice the spreads of both runs together; the spread is how far apart the quartiles of
-the ratios are. So one noisy run hides a small loss, and makes none up. The copied snippets are
-not compared: nobody here can make them faster.
+more than the spreads of both runs together; the spread is how far apart the quartiles of the
+ratios are. So a noisy run hides a small loss, and makes none up. The copied snippets are not
+compared: nobody here can make them faster.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .record import Group, Record, RecordError, Timing, spread
 LEAST = 0.25
 """The growth that counts at all, as a part of the earlier ratio."""
 
-SPREADS = 2.0
+SPREADS = 1.0
 """How many times the spreads of both runs a growth has to be."""
 
 

@@ -60,9 +60,9 @@ def ways(setting: Setting) -> Iterator[list[Way]]:
                 list(threads.map(lambda part: np.exp(part[0], out=part[1]), parts))
 
         yield [
-            Way("SharedArray, map_blocks", lambda: each(5, shared)),
+            Way("SharedArray, map_blocks", lambda: each(10, shared)),
             Way("Pool.map over chunks", lambda: each(1, pickled), "copied"),
-            Way("numpy in threads", lambda: each(5, threaded), "floor"),
+            Way("numpy in threads", lambda: each(10, threaded), "floor"),
         ]
 
 

@@ -57,7 +57,7 @@ def floor(times: int, state: State) -> float:
 
 @contextmanager
 def ways(setting: Setting) -> Iterator[list[Way]]:
-    often, seldom = (len(KEYS) * setting.times(rounds) for rounds in (1_000, 10))
+    often, seldom = (len(KEYS) * setting.times(rounds) for rounds in (3_000, 10))
     with (
         setting.open(State(setting.barrier(), Cache(max_entries=1_000))) as engine,
         CONTEXT.Manager() as manager,

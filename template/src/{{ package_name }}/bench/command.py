@@ -25,7 +25,9 @@ from ..sharing.chosen import ENGINES, PATTERNS
 from ..sharing.engine import available_cores
 from . import units
 from .advice import advise
+from .against import Change, changes
 from .record import Group, Record, differences, facts, read
+from .sheets import sheets
 from .timing import Setting, measuring
 from .workload import Shape, measuring_shape
 
@@ -140,8 +142,7 @@ def main(
     **options: Unpack[EngineOptions],
 ) -> dict[str, object]:
     """Measure, print the tables, and write and compare what was asked for."""
-    from . import report, table
-    from .against import changes
+    from . import report
 
     for path in (json, html):
         if path is not None:
@@ -165,7 +166,7 @@ def main(
         settings = [replace(setting, workers=n) for n in counts(setting.workers)]
         record = compare_ways(settings, rounds)
     found = [] if earlier is None else changes(earlier, record)
-    table.show(record, found)
+    show_tables(record, found)
     if json is not None:
         with replacing(json) as (file,):
             record.write(file)
@@ -178,8 +179,8 @@ def main(
     if slower:
         worst = max(slower, key=lambda change: change.now / change.before)
         raise Slower(
-            f"slower than in {against}: {len(slower)} of {len(found)}, and the most "
-            f"{worst.name} with {worst.workers}, {worst.now / worst.before:.2f} times as slow"
+            f"slower than in {against}: {len(slower)} of {len(found)}, and the most {worst.name} "
+            f"with {worst.workers} workers, {worst.now / worst.before:.2f} times as slow"
         )
     return {}
 
@@ -202,6 +203,25 @@ def measure_shape(shape: Shape, settings: list[Setting], rounds: int) -> Record:
         pass
     advice = advise(shape.payload, groups)
     return Record(facts(settings[0], cli.COMMAND), asdict(shape), groups, advice)
+
+
+def show_tables(record: Record, found: list[Change]) -> None:
+    """Print what was measured, and below it the recommendation."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(file=sys.stdout, highlight=False, markup=False)
+    for sheet in sheets(record, found):
+        console.print(f"{sheet.title}: {sheet.text}" if record.shape is None else sheet.text)
+        table = Table(box=box.SIMPLE_HEAD)
+        for place, name in enumerate(sheet.head):
+            table.add_column(name, justify="right" if place else "left")
+        for row in sheet.rows:
+            table.add_row(*row)
+        console.print(table)
+    if record.advice:
+        console.print(record.advice, soft_wrap=True)
 
 
 def counts(most: int | None) -> list[int]:

@@ -48,14 +48,14 @@ def floor(times: int, state: State) -> float:
 
 @contextmanager
 def ways(setting: Setting) -> Iterator[list[Way]]:
-    times = setting.times(200_000)
+    times = setting.times(500_000)
     with (
         setting.open(State(setting.barrier(), Counter())) as engine,
         pool(setting.barrier(), CONTEXT.Value("q", 0), workers=setting.workers) as in_pool,
     ):
         yield [
             Way("Counter.add()", lambda: at_once(engine, ours, times)),
-            Way("Value and its lock", lambda: in_pool(copied, setting.times(20_000)), "copied"),
+            Way("Value and its lock", lambda: in_pool(copied, setting.times(50_000)), "copied"),
             Way("own list: n[0] += 1", lambda: at_once(engine, floor, times), "floor"),
         ]
 

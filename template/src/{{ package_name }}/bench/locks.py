@@ -56,7 +56,7 @@ def sections(times: int, barrier: Barrier, lock: AbstractContextManager[Any]) ->
 
 @contextmanager
 def ways(setting: Setting) -> Iterator[list[Way]]:
-    times = setting.times(20_000)
+    times = setting.times(50_000)
     state = State(setting.barrier(), Lock(), Guarded("q", [0] * 64), CONTEXT.RLock())
     with (
         setting.open(state) as engine,

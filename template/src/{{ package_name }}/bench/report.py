@@ -1,15 +1,16 @@
 """What was measured, as one HTML file that needs nothing else: no script, no font, no network."""
 
-import importlib.util
+import importlib
+from collections import Counter as Counts
 from html import escape
 from xml.etree import ElementTree as ET
 
 from .. import cli
 from ..files import InputError
 from .against import Change
-from .record import Group, Record
-from .table import by_pattern, cell, verdict, workers
-from .units import show_seconds, show_times
+from .record import Record
+from .sheets import Bars, Sheet, sheets
+from .units import show_seconds, show_size
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1e21; --faint: #595f69; --line: #d4d7dc;
@@ -29,9 +30,8 @@ table { border-collapse: collapse; font-size: .875rem; margin: .8rem 0; overflow
 th, td { padding: .25rem .7rem .25rem 0; border-bottom: 1px solid var(--line); text-align: right;
   white-space: nowrap; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; }
-.key { display: inline-block; width: .7em; height: .7em; margin-right: .4em; }
 svg.chart { display: block; width: 100%; max-width: 34rem; height: auto; }
-svg.chart .guide.line { stroke: var(--line); }
+svg.chart text.value { text-anchor: start; }
 """
 
 PAGE = """<!doctype html>
@@ -39,7 +39,8 @@ PAGE = """<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <link rel="icon" href="data:,">
 <title>{title}</title>
 <style>{style}</style>
@@ -58,77 +59,69 @@ WIDTH = 400
 
 def check() -> None:
     """Raise `InputError` now, if the library that draws the charts is missing."""
-    if importlib.util.find_spec("pygal") is None:
-        raise InputError(f"--html draws with pygal: pip install '{cli.COMMAND}[bench]'")
+    try:
+        importlib.import_module("pygal")
+    except ImportError:
+        say = f"--html draws with pygal: pip install '{cli.COMMAND}[bench]'"
+        raise InputError(say) from None
 
 
 def page(record: Record, changes: list[Change]) -> str:
     """Return the report."""
     title = f"{cli.COMMAND}: what sharing costs"
     parts = [f'<p class="advice">{escape(record.advice)}</p>'] if record.advice else []
-    parts += [_facts(record), *(_section(groups) for groups in by_pattern(record.groups))]
-    if changes:
-        parts.append(_comparison(changes))
+    parts += [_facts(record), *map(_section, sheets(record, changes))]
     return PAGE.format(title=escape(title), style=STYLE, body="\n".join(parts))
 
 
 def _facts(record: Record) -> str:
     named = {**record.facts, **(record.shape or {})}
-    text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in named.items())
+    if record.shape is not None:
+        named["payload"] = show_size(record.shape["payload"])
+        named["item_cost"] = show_seconds(record.shape["item_cost"])
+    text = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in named.items() if value)
     return f'<p class="faint">{escape(text)}</p>'
 
 
-def _section(groups: list[Group]) -> str:
-    head = f"<h2>{escape(groups[0].pattern)}</h2><p>{escape(groups[0].title)}</p>"
-    note = '<p class="faint">Less is better. The scale is logarithmic.</p>'
-    return f"<section>{head}{chart(groups)}{note}{_table(groups)}</section>"
+def _section(sheet: Sheet) -> str:
+    head = f"<h2>{escape(sheet.title)}</h2><p>{escape(sheet.text)}</p>"
+    scale = " The scale is logarithmic." if _far(sheet) else ""
+    note = f'<p class="faint">Less is better.{scale}</p>'
+    drawn = _chart(sheet) + note if sheet.labels else ""
+    return f"<section>{head}{drawn}{_table(sheet)}</section>"
 
 
-def _table(groups: list[Group]) -> str:
-    head = "".join(f"<th>{workers(group)}<th>floor" for group in groups)
-    rows = []
-    for color, timings in zip(
-        _colors(groups), zip(*(g.timings for g in groups), strict=True), strict=True
-    ):
-        cells = "".join(
-            f"<td>{cell(timing)}<td>{show_times(timing.median / group.floor.median)}"
-            for timing, group in zip(timings, groups, strict=True)
-        )
-        key = f'<span class="key" style="background: {color}"></span>'
-        rows.append(f"<tr><td>{key}{escape(timings[0].name)}{cells}")
-    return f'<div class="wide"><table><tr><th>{head}{"".join(rows)}</table></div>'
+def _table(sheet: Sheet) -> str:
+    def row(cells: list[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    rows = "".join(row(cells, "td") for cells in sheet.rows)
+    # A table that is wider than a phone scrolls by itself, also by keys.
+    return f'<div class="wide" tabindex="0"><table>{row(sheet.head, "th")}{rows}</table></div>'
 
 
-def _comparison(changes: list[Change]) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(change.name)}<td>{change.workers}<td>{show_times(change.before)}"
-        f"<td>{show_times(change.now)}<td>±{show_times(change.threshold)}<td>{verdict(change)}"
-        for change in changes
-    )
-    head = "<tr><th><th>workers<th>before<th>now<th>noise<th>"
-    return (
-        "<section><h2>Since the earlier run</h2><p>Times the floor.</p>"
-        f'<div class="wide"><table>{head}{rows}</table></div></section>'
-    )
+def _far(sheet: Sheet) -> bool:
+    """Say whether the numbers are too far apart to be drawn as they are."""
+    seconds = [second for bars in sheet.bars for second in bars.seconds]
+    return bool(seconds) and max(seconds) > 20 * min(seconds)
 
 
-def _colors(groups: list[Group]) -> list[str]:
+def _colors(bars: list[Bars]) -> list[str]:
     """Return a color a way: ours differ from what is copied, and both from the floor."""
-    seen: dict[str, int] = {}
+    seen: Counts[str] = Counts()
     colors = []
-    for timing in groups[0].timings:
-        number = seen.setdefault(timing.role, 0)
-        seen[timing.role] += 1
-        colors.append(f"var(--{timing.role}-{number % 2 if timing.role == 'ours' else 0})")
+    for one in bars:
+        colors.append(f"var(--{one.role}-{seen[one.role] % 2 if one.role == 'ours' else 0})")
+        seen[one.role] += 1
     return colors
 
 
-def chart(groups: list[Group]) -> str:
-    """Return the bars of a pattern as an SVG element."""
+def _chart(sheet: Sheet) -> str:
+    """Return the bars of a sheet as an SVG element."""
     import pygal
     from pygal.style import Style
 
-    colors = _colors(groups)
+    colors = _colors(sheet.bars)
     style = Style(
         background="transparent",
         plot_background="transparent",
@@ -144,24 +137,31 @@ def chart(groups: list[Group]) -> str:
         opacity=1,
         transition="none",
     )
-    drawn = pygal.HorizontalBar(
+    seconds = [second for bars in sheet.bars for second in bars.seconds]
+    least, most = min(seconds), max(seconds)
+    # Room for the shortest bar on the left, and for the longest one's number on the right.
+    start, end = (least / 2, most * (2 * most / least) ** 0.4) if _far(sheet) else (0, 1.4 * most)
+    chart = pygal.HorizontalBar(
         style=style,
         width=WIDTH,
-        height=40 + sum(28 * len(group.timings) for group in groups) + 24 * len(colors),
-        logarithmic=True,
+        height=30 + 24 * len(seconds) + 8 * len(sheet.labels) + 22 * len(colors),
+        logarithmic=_far(sheet),
+        range=(start, end),
+        zero=start,
         print_values=True,
         print_values_position="top",
         value_formatter=show_seconds,
         legend_at_bottom=True,
         legend_at_bottom_columns=1,
         show_x_labels=False,
+        show_x_guides=False,
         js=(),
         margin=4,
     )
-    drawn.x_labels = [workers(group) for group in groups]
-    for place, timing in enumerate(groups[0].timings):
-        drawn.add(timing.name, [group.timings[place].median for group in groups])
-    return _plain(drawn.render(is_unicode=True), f"{groups[0].pattern}: {groups[0].title}")
+    chart.x_labels = sheet.labels[::-1]  # the first on top
+    for bars in sheet.bars:
+        chart.add(bars.name, bars.seconds[::-1])
+    return _plain(chart.render(is_unicode=True), f"{sheet.title}: {sheet.text}")
 
 
 def _plain(chart: str, label: str) -> str:
