@@ -1,4 +1,4 @@
-"""The exponentials of 24 MB of numbers, all of them, by all workers."""
+"""The exponentials of 24 MB of numbers (with --quick 1.2 MB), by all workers."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
