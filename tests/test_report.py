@@ -67,12 +67,12 @@ def reports(rendered: Render, tmp_path_factory: pytest.TempPathFactory) -> dict[
     project, folder = rendered(patterns=list(PATTERNS)), tmp_path_factory.mktemp("reports")
     bench = (sys.executable, "-m", "my_service", "bench", "--quick", "--rounds", 2)
     found = {name: folder / f"{name}.html" for name in ("ways", "workload")}
-    source = {"PYTHONPATH": str(project / "src")}
+    source = str(project / "src")
     earlier = folder / "earlier.json"
-    command(*bench, "--workers", 1, "--json", earlier, **source)
+    command(*bench, "--workers", 1, "--json", earlier, PYTHONPATH=source)
     against = ("--against", with_doubts(earlier))
-    command(*bench, "--workers", 4, "--html", found["ways"], *against, **source)
-    command(*bench, "--keys", 100, "--workers", 2, "--html", found["workload"], **source)
+    command(*bench, "--workers", 4, "--html", found["ways"], *against, PYTHONPATH=source)
+    command(*bench, "--keys", 100, "--workers", 2, "--html", found["workload"], PYTHONPATH=source)
     return found
 
 

@@ -1,7 +1,6 @@
 """What was measured, as one HTML file that needs nothing else: no script, no font, no network."""
 
 import importlib
-from collections import Counter as Counts
 from html import escape
 from xml.etree import ElementTree as ET
 
@@ -108,12 +107,9 @@ def _far(sheet: Sheet) -> bool:
 
 def _colors(bars: list[Bars]) -> list[str]:
     """Return a color a way: ours differ from what is copied, and both from the floor."""
-    seen: Counts[str] = Counts()
-    colors = []
-    for one in bars:
-        colors.append(f"var(--{one.role}-{seen[one.role] % 2 if one.role == 'ours' else 0})")
-        seen[one.role] += 1
-    return colors
+    ours = [one.name for one in bars if one.role == "ours"]
+    numbers = [ours.index(one.name) % 2 if one.role == "ours" else 0 for one in bars]
+    return [f"var(--{one.role}-{n})" for one, n in zip(bars, numbers, strict=True)]
 
 
 def _chart(sheet: Sheet) -> str:
