@@ -139,9 +139,8 @@ def parse(arguments: Sequence[str]) -> Task | None:
             continue
         if wanted in {None, command}:
             module = importlib.import_module(f"{PACKAGE}.{place}")
-            shown, judge = (
-                getattr(module, name, ours) for name, ours in (("show", show), ("exit_code", _ended_well))
-            )
+            shown = getattr(module, "show", show)
+            judge = getattr(module, "exit_code", _ended_well)
             app.command(command, help=_text(module))(_command(module.main, shown, judge))
         else:
             app.command(command)(_not_run)

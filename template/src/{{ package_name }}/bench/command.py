@@ -213,7 +213,8 @@ def show_tables(record: Record, found: list[Change]) -> None:
 
     console = Console(file=sys.stdout, highlight=False, markup=False)
     for sheet in sheets(record, found):
-        console.print(f"{sheet.title}: {sheet.text}" if record.shape is None else sheet.text)
+        said = f"{sheet.title}: {sheet.text}" if record.shape is None else sheet.text
+        console.print(said, soft_wrap=True)
         table = Table(box=box.SIMPLE_HEAD)
         for place, name in enumerate(sheet.head):
             table.add_column(name, justify="right" if place else "left")

@@ -1,6 +1,7 @@
 """What was measured, as one HTML file that needs nothing else: no script, no font, no network."""
 
 import importlib
+import sys
 from html import escape
 from xml.etree import ElementTree as ET
 
@@ -63,6 +64,8 @@ def check() -> None:
     except ImportError:
         say = f"--html draws with pygal: pip install '{cli.COMMAND}[bench]'"
         raise InputError(say) from None
+    # It leaves a hook of Python 2 behind, of which each import from then on would warn.
+    sys.meta_path[:] = [hook for hook in sys.meta_path if hasattr(hook, "find_spec")]
 
 
 def page(record: Record, changes: list[Change]) -> str:
