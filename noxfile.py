@@ -163,9 +163,7 @@ def variants(session: nox.Session) -> None:
     session.log(said)
 
 
-@nox.session(
-    python=[version for version in matrix.PYTHONS if version != HERE], allow_parallel=True
-)
+@nox.session(python=[version for version in matrix.PYTHONS if version != HERE], allow_parallel=True)
 def pairs(session: nox.Session) -> None:
     """Run the own tests of a pairwise choice of sets, on the other Pythons."""
     install(session, "test")

@@ -207,10 +207,12 @@ def test_no_dependency_is_free_as_a_name(rendered: Render) -> None:
     """Neither what the project asks for nor what that brings, however it is imported."""
     project = rendered(patterns=["arrays"])
     settings = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
-    groups = settings["dependency-groups"].values()
+    groups = settings["dependency-groups"], settings["project"]["optional-dependencies"]
     wanted = settings["project"]["dependencies"] + settings["build-system"]["requires"]
+    wanted += [one for table in groups for group in table.values() for one in group]
     found: set[str] = set()
-    left = [Requirement(one).name for one in [*wanted, *(one for group in groups for one in group)]]
+    # A group may include another one, which is a table and no text.
+    left = [Requirement(one).name for one in wanted if isinstance(one, str)]
     while left:
         name = canonicalize_name(left.pop())
         if name in found:

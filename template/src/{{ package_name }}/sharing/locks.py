@@ -492,7 +492,7 @@ class _LargeView:
 
     @property
     def __array_interface__(self) -> dict[str, Any]:
-        """For `numpy.asarray(b)`: all of it, without a copy."""
+        """For what makes an array of it: all of it, without a copy."""
         kind = "f" if self._view.format in "fd" else "i" if self._view.format.islower() else "u"
         order = "<" if sys.byteorder == "little" else ">"
         typestr = f"{order}{kind}{self._view.itemsize}"
