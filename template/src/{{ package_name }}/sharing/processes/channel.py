@@ -1,10 +1,10 @@
-"""Frames over a socket between the parent and one worker.
+"""Frames over two pipes between the parent and one worker, one each way: faster than a socket.
 
 A frame is its length, the length of its head, and head and body: two pickles, so that a body
 that can't be read doesn't hide what the frame is about.
 
-The parent's end never blocks: a worker may be stopped, or die, in the middle of a frame, and
-may be too busy sending to read. The worker's end blocks.
+The parent's side never blocks: a worker may be stopped, or die, in the middle of a frame, and
+may be too busy sending to read. The worker's side blocks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 _LENGTHS = struct.Struct("<QI")
-_READ = 1 << 18
+_READ = 1 << 16
+"""Bytes asked for at once. More than 128 KiB, and malloc would map and unmap them each time,
+which takes ten times as long as a small frame."""
+
+Ends = tuple["Connection[Any, Any]", "Connection[Any, Any]"]
+"""What one side reads from, and what it writes to."""
 
 Frame = tuple[Any, memoryview]
 """The head, loaded, and the body, which is not."""
@@ -31,22 +36,21 @@ def pack(head: object, body: bytes = b"") -> list[bytes]:
 
 
 class Channel:
-    """One end. The methods of the other kind of end are not to be mixed with its own."""
+    """One side. The methods of the other side are not to be mixed with its own."""
 
-    def __init__(self, connection: Connection, *, blocking: bool) -> None:
-        self._connection = connection
-        self._descriptor = connection.fileno()
+    def __init__(self, ends: Ends, *, blocking: bool) -> None:
+        self._ends = ends
+        self.reader, self.writer = (end.fileno() for end in ends)
         self._incoming = bytearray()
         self._outgoing: list[memoryview] = []
         self._sending = threading.Lock()
         self.ended = False
-        os.set_blocking(self._descriptor, blocking)
-
-    def fileno(self) -> int:
-        return self._descriptor
+        for end in self.reader, self.writer:
+            os.set_blocking(end, blocking)
 
     def close(self) -> None:
-        self._connection.close()
+        for end in self._ends:
+            end.close()
 
     def send(self, parts: list[bytes]) -> None:
         """Worker: send a frame, from any thread.
@@ -58,7 +62,7 @@ class Channel:
             for part in parts:
                 left = memoryview(part)
                 while left:
-                    left = left[os.write(self._descriptor, left) :]
+                    left = left[os.write(self.writer, left) :]
 
     def receive(self) -> Frame | None:
         """Worker: wait for a frame; None when the parent is gone."""
@@ -66,7 +70,7 @@ class Channel:
             frame = self._next_frame()
             if frame is not None:
                 return frame
-            data = os.read(self._descriptor, _READ)
+            data = os.read(self.reader, _READ)
             if not data:
                 return None
             self._incoming += data
@@ -81,7 +85,7 @@ class Channel:
         try:
             while self._outgoing:
                 part = self._outgoing[0]
-                sent = os.write(self._descriptor, part)
+                sent = os.write(self.writer, part)
                 if sent < len(part):
                     self._outgoing[0] = part[sent:]
                 else:
@@ -101,10 +105,10 @@ class Channel:
         frames = []
         while True:
             try:
-                data = os.read(self._descriptor, _READ)
+                data = os.read(self.reader, _READ)
             except BlockingIOError:
                 break
-            except OSError:  # reset by a dead worker
+            except OSError:
                 data = b""
             if not data:
                 self.ended = True

@@ -71,6 +71,23 @@ def open_engine(state: S, workers: int, start_method: str | None) -> Engine[S]:
     return ProcessEngine(state, workers, method)
 
 
+class _Critical:
+    """Puts off signals, so that what is done in it is done whole."""
+
+    def __init__(self) -> None:
+        self.depth = 0
+        self.signalled: int | None = None
+
+    def __enter__(self) -> None:
+        self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.depth -= 1
+        if not self.depth and self.signalled is not None:
+            number, self.signalled = self.signalled, None
+            signal.raise_signal(number)
+
+
 class _Worker:
     """A worker process, as the parent knows it."""
 
@@ -111,8 +128,7 @@ class ProcessEngine(Engine[S]):
         self._hurried = False
         self._closing = False
         self._dead = False
-        self._critical = 0
-        self._signalled: int | None = None
+        self._critical = _Critical()
         self._handlers: dict[int, Any] = {}
 
     # Opening and closing
@@ -135,7 +151,7 @@ class ProcessEngine(Engine[S]):
                 pattern.opened()
             self._words = Words((self._workers + 1) * worker.LINE)
             for slot in range(1, self._workers + 1):
-                with self._in_critical():  # one that has started must be known, to be ended
+                with self._critical:  # one that has started must be known, to be ended
                     self._start_worker(slot)
             while not all(member.ready for member in self._team.values()):
                 self._pump(_TICK)
@@ -165,7 +181,7 @@ class ProcessEngine(Engine[S]):
                 self._drain(grace)
         except BaseException as error:  # a second Ctrl-C: end it now
             interrupt, whole = error, False
-        with self._in_critical():
+        with self._critical:
             self._end_team(politely=interrupt is None and not self._dead)
             for pattern in self._patterns:
                 if pattern._is_open:
@@ -246,8 +262,8 @@ class ProcessEngine(Engine[S]):
         self._handlers.clear()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._critical:
-            self._signalled = number
+        if self._critical.depth:
+            self._critical.signalled = number
             return
         self._hurried = self._interrupted  # the second: nothing is waited for any more
         handler = self._handlers.get(number)
@@ -260,22 +276,12 @@ class ProcessEngine(Engine[S]):
             self._interrupted = True
             raise
 
-    @contextmanager
-    def _in_critical(self) -> Iterator[None]:
-        """Put off signals, so that what is done here is done whole."""
-        self._critical += 1
-        try:
-            yield
-        finally:
-            self._critical -= 1
-            if not self._critical and self._signalled is not None:
-                number, self._signalled = self._signalled, None
-                signal.raise_signal(number)
-
     # Workers
 
     def _start_worker(self, slot: int) -> None:
-        ours, theirs = self._context.Pipe()
+        from_worker, to_parent = self._context.Pipe(duplex=False)
+        from_parent, to_worker = self._context.Pipe(duplex=False)
+        ours, theirs = (from_worker, to_worker), (from_parent, to_parent)
         line = worker.line_of(self._words, slot)
         line[worker.CHUNK] = line[worker.STOP] = 0
         levels = {
@@ -293,13 +299,15 @@ class ProcessEngine(Engine[S]):
         except OSError:
             raise
         except Exception as error:  # any: a class may raise what it likes when it is pickled
-            ours.close()
+            for end in ours:
+                end.close()
             raise SharingError(self._what_cannot_be_pickled(error)) from None
         finally:
-            theirs.close()
+            for end in theirs:
+                end.close()
         channel = Channel(ours, blocking=False)
         member = self._team[slot] = _Worker(slot, process, channel, line)
-        self._selector.register(channel, selectors.EVENT_READ, member)
+        self._selector.register(channel.reader, selectors.EVENT_READ, member)
         self._selector.register(process.sentinel, selectors.EVENT_READ, member)
 
     def _what_cannot_be_pickled(self, error: Exception) -> str:
@@ -342,7 +350,7 @@ class ProcessEngine(Engine[S]):
         if deadline is not None:
             timeout = max(0.0, min(timeout, deadline - time.monotonic()))
         events = self._selector.select(timeout)
-        with self._in_critical():
+        with self._critical:
             try:
                 self._deal_with(events)
                 if deadline is not None or (timeout and not events):
@@ -352,17 +360,16 @@ class ProcessEngine(Engine[S]):
                 raise
 
     def _deal_with(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
-        for key, mask in events:
+        for key, _ in events:
             member: _Worker | None = key.data
             if member is None:
                 self._restart_services()
             elif self._team.get(member.slot) is not member:
                 continue  # its other event has buried it
-            elif key.fileobj is member.channel:
-                if mask & selectors.EVENT_WRITE:
-                    self._send(member, [])
-                if mask & selectors.EVENT_READ:
-                    self._hear(member)
+            elif key.fileobj == member.channel.reader:
+                self._hear(member)
+            elif key.fileobj == member.channel.writer:
+                self._send(member, [])
             else:
                 self._bury(member)
 
@@ -497,7 +504,9 @@ class ProcessEngine(Engine[S]):
             for frame in frames:
                 self._receive(member, frame)
         del self._team[member.slot]
-        self._selector.unregister(member.channel)
+        self._selector.unregister(member.channel.reader)
+        if member.writes:
+            self._selector.unregister(member.channel.writer)
         self._selector.unregister(member.process.sentinel)
         exitcode = member.process.exitcode
         chunk, member.chunk = member.chunk, None
@@ -582,7 +591,7 @@ class ProcessEngine(Engine[S]):
             # Reading the source may have run other maps: look who is idle now.
             for member in self._team.values():
                 if member.ready and member.chunk is None:
-                    with self._in_critical():
+                    with self._critical:
                         self._give(member, chunk)
                     break
             else:
@@ -616,8 +625,10 @@ class ProcessEngine(Engine[S]):
         member.channel.post(parts)
         if member.channel.is_sending != member.writes:
             member.writes = member.channel.is_sending
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if member.writes else 0)
-            self._selector.modify(member.channel, events, member)
+            if member.writes:
+                self._selector.register(member.channel.writer, selectors.EVENT_WRITE, member)
+            else:
+                self._selector.unregister(member.channel.writer)
 
     # Maps
 
@@ -708,7 +719,7 @@ class ProcessEngine(Engine[S]):
 
     @property
     def _can_pump(self) -> bool:
-        return not (self._host is None or self._closing or self._dead or self._critical)
+        return not (self._host is None or self._closing or self._dead or self._critical.depth)
 
     def _pieces(self, run: Run[T]) -> Iterator[Piece]:
         while True:

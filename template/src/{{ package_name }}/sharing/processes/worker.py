@@ -11,12 +11,11 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any
 
 from ..pattern import Pattern, patterns_by_field
 from . import lifeline
-from .channel import Channel, pack
+from .channel import Channel, Ends, pack
 from .memory import Words
 
 GIVE_BACK = 0.05
@@ -41,7 +40,7 @@ class Setup:
     slot: int
     state: Any
     words: Words
-    connection: Connection
+    ends: Ends
     levels: dict[str, int]
     patterns: list[Pattern] = field(default_factory=list)
     origin: tuple[int, int] = (0, 0)
@@ -60,7 +59,7 @@ def main(setup: Setup) -> None:
     """The life of a worker."""
     lifeline.end_with_parent()
     lifeline.ignore_stop_signals()
-    channel = Channel(setup.connection, blocking=True)
+    channel = Channel(setup.ends, blocking=True)
     _send_log_records(channel, setup.levels)
     setup.patterns = patterns_by_field(setup.state)
     try:
