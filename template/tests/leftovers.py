@@ -1,5 +1,6 @@
 """What there is of processes, shared memory and files, to see that a test leaves none behind."""
 
+import os
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -81,8 +82,15 @@ def helpers() -> set[int]:
     }
 
 
+mains = {os.getpid()}
+"""The processes that open engines here: this one, and those that it starts for that."""
+
+
 def files() -> set[Path]:
-    """What lies in shared memory, and temporary files, by the names that are used here."""
+    """What lies in shared memory of ours, and temporary files, by the names that are used here.
+
+    A segment has its owner's id in its name, and other suites may run beside this one.
+    """
     temporary = Path(tempfile.gettempdir())
-    found = {path for kind in ("sharing-*", "psm_*", "pym-*") for path in SEGMENTS.glob(kind)}
+    found = {path for pid in mains for path in SEGMENTS.glob(f"sharing-{pid}-*")}
     return found | set(temporary.glob("sharing-*")) | set(temporary.glob("pym-*"))

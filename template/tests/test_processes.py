@@ -26,6 +26,7 @@ class Script:
 
     def __init__(self, process: "subprocess.Popen[str]", signs: Signs) -> None:
         self.process = process
+        leftovers.mains.add(process.pid)
         self.signs = signs
         self.family: set[leftovers.Process] = set()
 
