@@ -11,9 +11,9 @@ import pytest
 from command_line import complaint, run
 from under_test import cli
 
-advice, against, command, record, units = (
+advice, against, command, record, units, workload = (
     importlib.import_module(f"{cli.PACKAGE}.bench.{name}")
-    for name in ("advice", "against", "command", "record", "units")
+    for name in ("advice", "against", "command", "record", "units", "workload")
 )
 PATTERNS = importlib.import_module(f"{cli.PACKAGE}.sharing.chosen").PATTERNS
 TINY = ("--quick", "--rounds", 1, "--workers", 2, "--start-method", "fork")
@@ -175,6 +175,34 @@ US, MS = 1e-6, 1e-3
 def test_the_advice(pickling: float, empty: float, groups: list[Any], says: str) -> None:
     before = group(advice.HANDING_OVER, pickling, empty)
     assert advice.advise(10**6, [before, *groups]) == says
+
+
+@pytest.mark.parametrize(
+    ("shape", "says"),
+    [
+        ({"item_cost": 0.05, "payload": 64_000, "keys": 1_000}, ""),
+        ({"item_cost": 2.0}, "An item of 2.00 s is measured as one of 50.0 ms."),
+        (
+            {"payload": 1_000_000, "keys": 10_000},
+            "What is kept by key is kept for 64 at a time, in 64 MB.",
+        ),
+        ({"payload": 0, "keys": 10_000_000}, ""),
+    ],
+)
+def test_what_is_measured_as_less_is_said(shape: dict[str, Any], says: str) -> None:
+    assert workload.limits(workload.Shape(**shape)) == says
+
+
+def test_each_run_of_a_workload_brings_other_items() -> None:
+    def items(run: int) -> list[Any]:
+        return list(workload.items_of(workload.Shape(keys=10**6, reads=0.5), 200, True, run))
+
+    assert items(3) == items(3)
+    assert len({item.key for run in range(5) for item in items(run)}) > 990
+    assert {item.reads for item in items(0)} == {True, False}
+    first, second, *_ = items(0)
+    assert first.payload is not second.payload
+    assert len(first.payload) == 1_000
 
 
 def test_the_best_engine_is_recommended() -> None:

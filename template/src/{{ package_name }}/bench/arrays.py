@@ -88,9 +88,9 @@ def touch(item: Item, rows: Rows, cost: float) -> None:
 def work(shape: Shape) -> Work[Table]:
     """An item is the number of a row, of as many bytes as the payload, to read or to fill."""
     size = shape.slots, max(1, shape.payload)
-    rows = np.zeros(size, np.uint8)
+    rows = np.ones(size, np.uint8)  # the first touch of a page costs more than any other
 
     def alone(item: Item) -> None:
         touch(item, rows, shape.item_cost)
 
-    return Work(Table(SharedArray(size, np.uint8), shape.item_cost), visit, alone, carries=False)
+    return Work(Table(SharedArray.from_array(rows), shape.item_cost), visit, alone, carries=False)

@@ -7,6 +7,7 @@ from .against import Change
 from .record import Group, Record, Timing
 from .timing import Role
 from .units import show_seconds, show_times
+from .workload import Shape, limits
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def sheets(record: Record, changes: list[Change]) -> list[Sheet]:
     """Return a table a pattern, or one for a shape of work, and one for the comparison."""
     found = [_of_pattern(groups) for groups in _by_pattern(record.groups)]
     if record.shape is not None:
-        found = [_of_shape(record.groups)]
+        found = [_of_shape(record.groups, limits(Shape(**record.shape)))]
     return [*found, _of_changes(changes)] if changes else found
 
 
@@ -65,7 +66,7 @@ def _of_pattern(groups: list[Group]) -> Sheet:
     return Sheet(groups[0].pattern, groups[0].title, head, rows, labels, _bars(groups))
 
 
-def _of_shape(groups: list[Group]) -> Sheet:
+def _of_shape(groups: list[Group], limited: str) -> Sheet:
     """Make a row a pattern: what an item takes in one process, and on each engine."""
     before = next(group for group in groups if group.pattern == HANDING_OVER)
     patterns = [group for group in groups if group is not before]
@@ -84,6 +85,7 @@ def _of_shape(groups: list[Group]) -> Sheet:
     )
     head = ["", *(timing.name for timing in patterns[0].timings), "gain"]
     labels = [group.pattern for group in patterns]
+    text = f"{text} {limited}".rstrip()
     return Sheet("One item of the workload", text, head, rows, labels, _bars(patterns))
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import count as numbers
 from random import Random
 from typing import Any, Generic, TypeVar
 
 from .advice import HANDING_OVER
 from .record import Group
-from .timing import LIMIT, Setting, Way, each, measuring
-from .units import show_size
+from .timing import LIMIT, Role, Setting, Way, each, measuring
+from .units import show_seconds, show_size
 
 S = TypeVar("S")
 
@@ -78,11 +79,24 @@ class Work(Generic[S]):
 
 
 Maker = Callable[[Shape], Work[Any]]
+Do = Callable[[Iterator[Item]], Iterable[object]]
 
 
 @dataclass
 class Nothing:
     """The state of those who share nothing."""
+
+
+def limits(shape: Shape) -> str:
+    """Say in what the work that is measured is less than what was asked for; "" if in nothing."""
+    said = []
+    if shape.item_cost > LONGEST:
+        longest, asked = show_seconds(LONGEST), show_seconds(shape.item_cost)
+        said.append(f"An item of {asked} is measured as one of {longest}.")
+    if shape.slots < shape.keys:
+        size = show_size(BYTES)
+        said.append(f"What is kept by key is kept for {shape.slots:,} at a time, in {size}.")
+    return " ".join(said)
 
 
 def burn(seconds: float) -> None:
@@ -93,9 +107,13 @@ def burn(seconds: float) -> None:
             pass
 
 
-def items_of(shape: Shape, count: int, carries: bool) -> Iterator[Item]:
-    """Yield the same items each time, each with bytes of its own: the same object is sent once."""
-    random = Random(1)
+def items_of(shape: Shape, count: int, carries: bool, run: int = 0) -> Iterator[Item]:
+    """Yield items, others in each run, and the same to all who ask for the same run.
+
+    If each run had the same ones, all keys would be known after the first, however many there are.
+    Each item has bytes of its own, since the same object is sent only once.
+    """
+    random = Random(run)
     size = shape.payload if carries else 0
     for _ in range(count):
         yield Item(random.randrange(shape.keys), random.random() < shape.reads, bytes(size))
@@ -133,14 +151,15 @@ def measuring_shape(
     count = settings[0].times(_fitting(shape))
     for name, maker in {HANDING_OVER: handing_over, **makers}.items():
         with ExitStack() as stack:
-            ways = _ways(stack, maker, shape, settings, max(count, 2 * settings[0].workers))
+            items = max(count, 2 * settings[0].workers)
+            ways, carries = _ways(stack, maker, shape, settings, items)
             end = time.monotonic() + LONG_ENOUGH
             for number in measuring(ways, rounds):
                 yield name
                 if number and time.monotonic() > end:
                     break
         pattern = title if name == HANDING_OVER else f"An item of the shape, with {name}."
-        to.append(Group.of(name, pattern, settings[0].workers, ways, maker(shape).carries))
+        to.append(Group.of(name, pattern, settings[0].workers, ways, carries))
 
 
 def _fitting(shape: Shape) -> int:
@@ -152,22 +171,32 @@ def _fitting(shape: Shape) -> int:
 
 def _ways(
     stack: ExitStack, maker: Maker, shape: Shape, settings: list[Setting], count: int
-) -> list[Way]:
-    """Open each engine, on a state of its own, beside the work in one process."""
+) -> tuple[list[Way], bool]:
+    """Open each engine, on a state of its own, beside the work in one process.
 
-    def timed(do: Callable[[Iterator[Item]], Iterable[object]], carries: bool) -> float:
-        return each(count, lambda times: _go_through(do(items_of(shape, times, carries))))
+    Returns:
+        The ways, and whether their items carry the payload.
+    """
+
+    def way(name: str, do: Do, carries: bool, role: Role = "ours") -> Way:
+        runs = numbers()
+
+        def run() -> float:
+            items = items_of(shape, count, carries, next(runs))
+            return each(count, lambda _times: _go_through(do(items)))
+
+        return Way(name, run, role)
 
     work = maker(shape)
     alone = "pickled and back" if maker is handing_over else "one process"
-    ways = [Way(alone, partial(timed, partial(map, work.alone), work.carries), "floor")]
+    ways = [way(alone, partial(map, work.alone), work.carries, "floor")]
     for setting in settings:
         work = maker(shape)
         engine = stack.enter_context(setting.open(work.state))
         name = f"{setting.engine}, {setting.workers} worker{'s'[: setting.workers > 1]}"
         do = partial(engine.map, work.job, timeout=LIMIT)
-        ways.append(Way(name, partial(timed, do, work.carries)))
-    return ways
+        ways.append(way(name, do, work.carries))
+    return ways, work.carries
 
 
 def _go_through(results: Iterable[object]) -> None:
