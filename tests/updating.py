@@ -228,7 +228,7 @@ class Edits:
         yield self.in_toml("zzz-last", r'^(    "typer.*\n)', r'\g<1>    "MARK",\n')
 
     def dependency_of_tests(self) -> Iterator[Check]:
-        yield self.in_toml("hypothesis", r'^(test = \[\n)', r'\g<1>    "MARK",\n')
+        yield self.in_toml("hypothesis", r"^(test = \[\n)", r'\g<1>    "MARK",\n')
 
     def table_at_the_end(self) -> Iterator[Check]:
         yield self.line(self.project / "pyproject.toml", "\n[tool.mine]\nvalue = 1")
