@@ -208,13 +208,17 @@ def test_nobody_queues_behind_a_slow_item(engine: Engine) -> None:
     assert set(range(400, 4_000, 1000)) <= set(last_of_chunk.values())
 
 
-def test_a_slow_reader_does_not_shrink_chunks(any_engine: Engine) -> None:
-    sizes = []
-    with contextlib.closing(any_engine.map(chunk_of, itertools.count())) as results:  # type: ignore[type-var]
-        for _, group in itertools.islice(itertools.groupby(results), 9):
-            sizes.append(len(list(group)))
+def test_a_slow_reader_does_not_shrink_chunks() -> None:
+    """One worker, whose next chunk is always on its way while the reader is busy."""
+    longest = 0
+    with sharing.open_engine(Bare(Probe()), workers=1) as engine:
+        results = engine.map(chunk_of, itertools.count())
+        for _, group in itertools.islice(itertools.groupby(results), 25):
+            longest = max(longest, len(list(group)))
+            if longest > 500:
+                break
             time.sleep(0.06)  # this is how slow
-    assert max(sizes) > 500
+    assert longest > 500
 
 
 # Failures
@@ -345,13 +349,13 @@ def test_a_worker_killed_while_it_answers_is_asked_again(engine: Engine, signs: 
 
 def test_a_stuck_item_ends_and_the_others_go_on(engine: Engine) -> None:
     items = ["a", "sleeps", "b", "in C", "c", "is stopped", "d"]
-    outcomes = list(engine.outcomes(get_stuck, items, chunk_size=7, timeout=0.15))
+    outcomes = list(engine.outcomes(get_stuck, items, chunk_size=7, timeout=0.5))
     assert [outcome.item for outcome in outcomes if outcome.ok] == ["a", "b", "c", "d"]
     for outcome in outcomes:
         if not outcome.ok:
             assert type(outcome.error) is sharing.ItemTimeout
             assert outcome.error.item == outcome.item
-            assert "it ran for more than 0.15 s, and its worker was ended" in str(outcome.error)
+            assert "it ran for more than 0.5 s, and its worker was ended" in str(outcome.error)
     with pytest.raises(sharing.ItemTimeout):
         list(engine.map(get_stuck, ["sleeps"], timeout=0.05))
 
