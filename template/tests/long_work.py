@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signs import Signs
-from under_test import engine as engines
-from under_test import pattern, sharing
+from under_test import driver, pattern, sharing
 
 
 class Served(pattern.Pattern):
@@ -57,7 +56,7 @@ def work(item: int, state: State) -> None:
 
 def main(start_method: str, folder: str, how: str, grace: str) -> None:
     """Work for ever."""
-    engines.GRACE = float(grace)
+    driver.GRACE = float(grace)
     signs = Signs(Path(folder))
     state = State(signs, how, Opening(signs), Served() if how == "serves" else None)
     try:

@@ -112,7 +112,7 @@ def test_keeps_so_many_the_latest_used(engine: Engine) -> None:
     assert list(engine.map(jobs.get_small, [keys])) == [{0: "a", 1: "b", 2: "c"}]
     engine.state.small.get(0)
     list(engine.map(jobs.put_all, [{3: "d", 4: "e"}]))
-    engine.state.small._forget_all("parent")  # what a process remembers itself is its own
+    engine.state.small._belong_to(None)  # what a process remembers itself is its own
     assert set(engine.state.small.get_many(keys)) == {0, 3, 4}
     assert engine.state.small.stats().entries == 3
     assert engine.state.small.stats().evicted >= 2

@@ -31,7 +31,7 @@ from counter_log_jobs import (
 from faults import assert_red
 from signs import Signs
 from under_test import engine as engines
-from under_test import sharing, worker
+from under_test import sharing, work
 
 Engine = sharing.Engine[State]
 
@@ -321,7 +321,7 @@ def in_the_order_of_arrival() -> None:
 
 def each_chunk_begins_at_item_0() -> None:
     """Don't tell where a chunk is from."""
-    worker.Setup.origin = property(lambda self: (1, 0), lambda self, _: None)  # type: ignore[assignment]
+    work.Desk.origin = property(lambda self: (1, 0), lambda self, _: None)  # type: ignore[assignment]
 
 
 def the_first_to_come_are_kept() -> None:

@@ -52,7 +52,7 @@ from faults import assert_red
 from probe import Bare, Probe
 from signs import Signs, wait_until
 from under_test import engine as engines
-from under_test import runs, sharing, worker
+from under_test import runs, sharing, work
 
 Engine = sharing.Engine[Bare]
 
@@ -555,12 +555,12 @@ print(*set(sys.modules) - before)
 
 def nothing_is_given_back() -> None:
     """Have each worker work on all of its chunk."""
-    original = worker._Loop._run
+    original = work.Desk._run
 
     def run(self: Any, job: Any, items: Any, timed: bool, give_back: float) -> Any:
         return original(self, job, items, timed, give_back + 3600)
 
-    worker._Loop._run = run  # type: ignore[method-assign]
+    work.Desk._run = run  # type: ignore[method-assign]
 
 
 def the_clock_of_the_parent() -> None:
@@ -576,7 +576,7 @@ def the_clock_of_the_parent() -> None:
         number, ended, _, *rest = answer
         take(self, member, body, number, ended, time.monotonic() - given[member.slot], *rest)
 
-    engines.ProcessEngine._give = note_and_give  # type: ignore[method-assign]
+    engines.ProcessEngine._give = note_and_give  # type: ignore[assignment, method-assign]
     engines.ProcessEngine._take_answer = measure_and_take  # type: ignore[assignment, method-assign]
 
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 import errno
 import os
 import weakref
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from . import owners
 from .errors import SharingError
-from .pattern import Host, Pattern, Words, Worker
+from .pattern import Host, Pattern, Published, Store, Words, Worker
 from .processes.memory import Memory
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class SharedArray(Pattern):
     ``array`` is a view of it, in each process, and stays valid when the engine has closed.
     Different workers should write to different parts; `map_blocks` sees to that.
 
+    On an engine whose workers are on other machines each sees a copy of the array as it was when
+    the map began, read only, and a mapped file under its path: `map_blocks` brings back what its
+    kernel writes, and nothing else does.
+
     Args:
         shape: of the array; a whole number means one dimension.
         dtype: anything that numpy takes as one, but for objects. The array is all zero.
@@ -46,7 +50,11 @@ class SharedArray(Pattern):
         SharingError: it does not fit into shared memory, has no elements, or holds objects.
     """
 
-    _own_to_process: ClassVar[frozenset[str]] = frozenset({"_array", "_dtype", "_cleanup"})
+    _own_to_process: ClassVar[frozenset[str]] = frozenset(
+        {"_array", "_dtype", "_cleanup", "_store", "_published", "_seen"}
+    )
+    _memory: Memory | _Far
+    _store: Store | None = None
     _array: npt.NDArray[Any] | None = None
     _dtype: np.dtype[Any] | None = None
     _cleanup: weakref.finalize[..., SharedArray]
@@ -70,7 +78,8 @@ class SharedArray(Pattern):
         if min(self.shape, default=1) < 1:
             raise SharingError(f"an array of shape {self.shape} has no elements to share")
         self._layout, self._offset = order, offset
-        self._path: Path | None = None
+        self._file: Path | None = None  # that was there before
+        self._path: Path | None = None  # that is to be there afterwards
         self._unfinished: Path | None = None
         self._aside: _Aside | None = None
 
@@ -114,9 +123,11 @@ class SharedArray(Pattern):
         order = "C" if seen.flags.c_contiguous else "F"
         memory = Memory.file(path, writable=False)
         try:
-            return cls._make(memory, seen.shape, seen.dtype, order, seen.offset)
+            shared = cls._make(memory, seen.shape, seen.dtype, order, seen.offset)
         except SharingError as error:
             raise SharingError(f"{path}: {error}") from None
+        shared._file = path.resolve()
+        return shared
 
     @classmethod
     def create_npy(
@@ -189,7 +200,7 @@ class SharedArray(Pattern):
             self._array = self._view(self._memory, self.shape, self._offset)
         return self._array
 
-    def _view(self, memory: Memory, shape: tuple[int, ...], offset: int) -> npt.NDArray[Any]:
+    def _view(self, memory: Memory | _Far, shape: tuple[int, ...], offset: int) -> npt.NDArray[Any]:
         import numpy as np
 
         count = 1
@@ -212,14 +223,39 @@ class SharedArray(Pattern):
             OSError: it can't be put there.
         """
         if self._unfinished is not None and self._path is not None:
+            assert isinstance(self._memory, Memory)
             self._memory.sync()
             self._unfinished.replace(self._path)
             self._unfinished = None
             self._cleanup.detach()
 
     def open(self, host: Host) -> None:
-        if self.writable:
+        self._store = host.store
+        self._published: Published | None = None
+        self._seen = -1
+        if self.writable and host.is_shared:
             self._aside = _Aside(host, self.nbytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        if self._store is not None:
+            assert isinstance(self._memory, Memory)
+            state["_memory"] = _Far(self.name, self._file, self._memory.nbytes, self._path)
+        return state
+
+    def news(self, unread: Container[str]) -> Published | None:
+        if self._store is None or self._file or self._path or self.name in unread:
+            return None
+        seen = zlib.crc32(self._memory.buffer)
+        if self._published is None or self._published.lost or seen != self._seen:
+            self._published, self._seen = self._store.publish(self.array), seen
+        return self._published
+
+    def hear(self, news: Published) -> None:
+        far = self._memory
+        assert isinstance(far, _Far)
+        if far.published != news:
+            far.published, self._array = news, None
 
     def attach(self, worker: Worker) -> None:
         self._worker = worker
@@ -235,7 +271,7 @@ class SharedArray(Pattern):
         return 0
 
     def close(self, *, whole: bool) -> None:
-        self._aside = None
+        self._aside = self._store = self._published = None
         if whole:
             self.commit()
         elif self._unfinished is not None:
@@ -304,33 +340,101 @@ def _remove_if_owner(owner: int, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+class _Far:
+    """What a worker that does not see the parent's memory has of an array: to be read only."""
+
+    writable = False
+
+    def __init__(self, name: str, file: Path | None, nbytes: int, unfinished: Path | None) -> None:
+        self._name = name
+        self._file = file
+        self._nbytes = nbytes
+        self._unfinished = unfinished
+        self.published: Published | None = None
+
+    @property
+    def buffer(self) -> Any:
+        """Its bytes.
+
+        Raises:
+            SharingError: they can't be read from here.
+        """
+        if self._file is not None:
+            return self._mapped(self._file)
+        if self.published is None:
+            reason = "is this map's to write" if self._unfinished is None else "is being written"
+            raise SharingError(
+                f"the array {self._name!r} {reason}, and the workers of this engine don't see the "
+                "memory where it is: let map_blocks hand out its rows"
+            )
+        return self.published.fetch().reshape(-1).view("uint8")
+
+    def _mapped(self, file: Path) -> Any:
+        try:
+            memory = Memory.file(file, writable=False)
+        except OSError as error:
+            raise self._not_seen(file, str(error.strerror)) from None
+        if memory.nbytes != self._nbytes:
+            raise self._not_seen(file, f"it has {memory.nbytes} bytes, not {self._nbytes}")
+        return memory.buffer
+
+    def _not_seen(self, file: Path, reason: str) -> SharingError:
+        return SharingError(
+            f"{file} is not the same file on {os.uname().nodename} ({reason}): keep what workers "
+            "map where all nodes see it, under the same path"
+        )
+
+
 @dataclass(frozen=True)
 class _Block:
     start: int
     stop: int
+    rows: npt.NDArray[Any] | None = None  # where they travel along
 
     def __repr__(self) -> str:
         return f"rows {self.start}:{self.stop}"
 
 
-def _run_block(
-    block: _Block,
-    state: S,
-    *,
-    kernel: Callable[[npt.NDArray[Any], npt.NDArray[Any], S], R],
-    source: str,
-    out: str | None,
-) -> R:
-    """The job of `map_blocks`: one block of the fields of those names."""
-    shared: SharedArray = getattr(state, source)
-    if out == source:
-        return shared._in_place(kernel, block.start, block.stop, state)
-    rows = shared.array[block.start : block.stop]
-    rows.flags.writeable = False
-    if out is None:
-        return kernel(rows, rows, state)
-    target: SharedArray = getattr(state, out)
-    return kernel(rows, target.array[block.start : block.stop], state)
+@dataclass(frozen=True)
+class _BlockJob(Generic[S, R]):
+    """The job of `map_blocks`: the kernel on one block of the fields of those names.
+
+    Attributes:
+        out: the field to write to; None where nothing is written.
+        row: shape and dtype of a row of ``out``, where what is written comes back to the parent.
+    """
+
+    kernel: Callable[[npt.NDArray[Any], npt.NDArray[Any], S], R]
+    source: str
+    out: str | None
+    row: tuple[tuple[int, ...], Any] | None = None
+    unread: frozenset[str] = frozenset()
+
+    @property
+    def __name__(self) -> str:
+        return str(getattr(self.kernel, "__name__", "kernel"))
+
+    def __call__(self, block: _Block, state: S) -> Any:
+        shared: SharedArray = getattr(state, self.source)
+        if self.out == self.source and self.row is None:
+            return shared._in_place(self.kernel, block.start, block.stop, state)
+        rows = block.rows
+        if rows is None:
+            rows = shared.array[block.start : block.stop]
+        if self.out == self.source:
+            fresh = rows.copy()
+            return self.kernel(fresh, fresh, state), fresh
+        rows.flags.writeable = False
+        if self.out is None:
+            return self.kernel(rows, rows, state)
+        if self.row is not None:
+            import numpy as np
+
+            shape, dtype = self.row
+            fresh = np.zeros((block.stop - block.start, *shape), dtype)
+            return self.kernel(rows, fresh, state), fresh
+        target: SharedArray = getattr(state, self.out)
+        return self.kernel(rows, target.array[block.start : block.stop], state)
 
 
 class BlockMaps(ABC, Generic[S]):
@@ -419,17 +523,41 @@ class BlockMaps(ABC, Generic[S]):
         in_place = target == where
         if in_place and source._aside is not None:
             source._aside.reserve(min(rows, length) * row)
-        return self.map(
-            partial(_run_block, kernel=kernel, source=where, out=target),
-            [_Block(start, min(start + rows, length)) for start in range(0, length, rows)],
+        store, written = source._store, out if out is not None else source
+        comes_back = store is not None or (in_place and source._aside is None)
+        ships = store is not None and store.ships_blocks and source._file is None
+        unread = {name for name, apart in ((where, ships), (target, where != target)) if apart}
+        job = _BlockJob(
+            kernel,
+            where,
+            target,
+            (written.shape[1:], written._description) if comes_back and target else None,
+            frozenset(name for name in unread if name is not None),
+        )
+        blocks = (
+            _Block(start, stop, source.array[start:stop] if ships else None)
+            for start in range(0, length, rows)
+            for stop in [min(start + rows, length)]
+        )
+        values = self.map(
+            job,
+            blocks if ships else list(blocks),
             # In place a block that has ended can't run again with others of its chunk.
-            chunk_size=1 if in_place else None,
+            chunk_size=1 if in_place and not comes_back else None,
             retries=retries,
             timeout=timeout,
         )
+        return values if job.row is None else _taking_back(values, written.array, rows)
 
     def _field(self, array: SharedArray, role: str) -> str:
         if getattr(self.state, array.name, None) is not array:
             raise SharingError(f"{role} must be a SharedArray that is a field of the state")
         name: str = array.name
         return name
+
+
+def _taking_back(values: Iterator[Any], array: npt.NDArray[Any], rows: int) -> Iterator[Any]:
+    """Write what came back of each block to where it belongs."""
+    for number, (value, fresh) in enumerate(values):
+        array[number * rows : (number + 1) * rows] = fresh
+        yield value

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from .errors import ServiceLost, SharingError, brief
-from .pattern import Host, Pattern, Service, Words, Worker
+from .pattern import PARENT, Host, Pattern, Service, Words, Worker
 
 T = TypeVar("T")
 _MISSING: Any = object()
@@ -81,6 +81,8 @@ class CacheStore:
         ttl: seconds that a value lives, or None.
         version: ``version[0]`` changes whenever what a worker remembers may be wrong.
     """
+
+    may_forget = True
 
     def __init__(self, max_entries: int, ttl: float | None, version: Any) -> None:
         self._max_entries = max_entries
@@ -288,7 +290,7 @@ class Cache(Pattern):
     """
 
     _own_to_process: ClassVar[frozenset[str]] = frozenset(
-        {"_near", "_deadlines", "_seen", "_version", "_holder"}
+        {"_near", "_deadlines", "_seen", "_version", "_worker"}
     )
 
     def __init__(self, max_entries: int = 100_000, ttl: float | None = None) -> None:
@@ -299,6 +301,7 @@ class Cache(Pattern):
         self.max_entries = max_entries
         self.ttl = ttl
         self._words: Words | None = None
+        self._is_live = True
         self._settle()
 
     def _settle(self) -> None:
@@ -307,13 +310,15 @@ class Cache(Pattern):
         self._version: Any = [0]
         store = CacheStore(self.max_entries, self.ttl, self._version)
         self._service: Service = _LocalStore(store)
-        self._forget_all("local")
+        self._is_live = True
+        self._belong_to(None)
 
-    def _forget_all(self, holder: str) -> None:
+    def _belong_to(self, worker: Worker | None) -> None:
+        """Live in that worker, or in the parent, and remember nothing yet."""
+        self._worker = worker
         self._near: dict[Hashable, Any] = {}
         self._deadlines: dict[Hashable, float] = {}
         self._seen: int = self._version[0]
-        self._holder = f"{holder} {os.getpid()} "
 
     def get_or_compute(self, key: Hashable, compute: Callable[[], T]) -> T:
         """The value of a key; if there is none, ``compute()``, here, by one worker only.
@@ -335,7 +340,8 @@ class Cache(Pattern):
 
     def _ask(self, key: Hashable, compute: Callable[[], T]) -> T:
         version = self._refresh()
-        holder = f"{self._holder}{threading.get_ident()} "
+        slot = PARENT if self._worker is None else self._worker.slot
+        holder = f"{slot} {os.getpid()} {threading.get_ident()} "
         answer = "wait"
         while answer == "wait":
             try:
@@ -422,6 +428,8 @@ class Cache(Pattern):
         except ServiceLost:
             # The store has forgotten all; what workers remember must go as well.
             new_version(self._version)
+        if not self._is_live:
+            self._forget()
 
     def _tell(self, method: str, *args: Any) -> float | None:
         try:
@@ -434,15 +442,20 @@ class Cache(Pattern):
         """Forget what may be outdated, and return the version of what is remembered."""
         version: int = self._version[0]
         if version != self._seen:
-            self._near.clear()
-            self._deadlines.clear()
+            self._forget()
             self._seen = version
         return version
+
+    def _forget(self) -> None:
+        self._near.clear()
+        self._deadlines.clear()
 
     def _remember(self, key: Hashable, value: Any, deadline: float | None, version: int) -> None:
         """Keep a value that was asked for at that version."""
         if deadline == _NEVER or version != self._seen:
             return
+        if not self._is_live and self._worker is None:
+            return  # nobody would tell the parent to forget it
         while len(self._near) >= self.max_entries:
             self._near.pop(next(iter(self._near)))
         self._near[key] = value
@@ -451,11 +464,12 @@ class Cache(Pattern):
 
     def open(self, host: Host) -> None:
         contents = self._service.call("contents")
+        self._is_live = host.is_shared
         self._words = host.words(1)
         self._version = self._words.view
         self._service = host.service(CacheStore, self.max_entries, self.ttl, self._words)
         self._seeds = contents
-        self._forget_all("0")
+        self._belong_to(None)
 
     def opened(self) -> None:
         entries, stats = self._seeds
@@ -466,7 +480,11 @@ class Cache(Pattern):
         assert self._words is not None
         self._version = self._words.view
         self._service.attach()
-        self._forget_all(str(worker.slot))
+        self._belong_to(worker)
+
+    def chunk_begins(self, chunk: int, left: int) -> None:
+        if not self._is_live:  # no word says when to forget, so it is forgotten now and then
+            self._forget()
 
     def worker_died(self, slot: int, chunk: int, item: int) -> int:
         # The store hears of it by the end of the connection, unless a process that the worker

@@ -59,6 +59,7 @@ class Counter(Pattern):
         self._width = max(1, len(self.labels))
         self._stride = -(-self._width // _LINE) * _LINE
         self._words: Words | None = None
+        self._is_live = True
         self._arrived: list[array[int]] = []
         self._own = [0] * self._width
 
@@ -132,6 +133,7 @@ class Counter(Pattern):
 
     def open(self, host: Host) -> None:
         own = _whole(self.name, self._own)
+        self._is_live = host.is_shared
         self._words = host.words(host.slots * self._stride)
         self._arrived = [array("q", bytes(8 * self._width)) for _ in range(host.slots)]
         self._showing = threading.Lock()
@@ -142,6 +144,10 @@ class Counter(Pattern):
         self._showing = threading.Lock()
         self._mine = self._slot(worker.slot)
         self._own = self._mine.tolist()
+        if self._is_live:
+            self._show_always()
+
+    def _show_always(self) -> None:
         _shown.append(self)
         if len(_shown) == 1:
             threading.Thread(target=_show_all, name="counters", daemon=True).start()
@@ -171,6 +177,8 @@ class Counter(Pattern):
         arrived = self._arrived[slot]
         for place, n in enumerate(delta):
             arrived[place] += n
+        if not self._is_live:
+            self._slot(slot)[:] = memoryview(arrived)
 
     def worker_died(self, slot: int, chunk: int, item: int) -> int:
         self._slot(slot)[:] = memoryview(self._arrived[slot])

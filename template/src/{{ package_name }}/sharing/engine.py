@@ -24,6 +24,7 @@ class EngineOptions(TypedDict, total=False):
     engine: str
     workers: int | None
     start_method: str | None
+    address: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +123,7 @@ def open_engine(
     engine: str = "processes",
     workers: int | None = None,
     start_method: str | None = None,
+    address: str | None = None,
 ) -> Engine[S]:
     """An engine for this state, to be opened with ``with``.
 
@@ -129,8 +131,9 @@ def open_engine(
         state: an instance of a dataclass; its fields are what the workers share, and all
             other values in it travel to each worker as copies.
         engine: its name.
-        workers: how many; left out, as many as this process has cores.
+        workers: how many; left out, as many as this process has cores, or the cluster.
         start_method: how processes start: "spawn" (left out), "forkserver" or "fork".
+        address: of a cluster that runs already; left out, one is started and ended with it.
 
     Raises:
         SharingError: a value above is not one that can be used.
@@ -138,12 +141,10 @@ def open_engine(
     """
     if engine not in ENGINES:
         raise SharingError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
-    if workers is None:
-        workers = available_cores()
-    if isinstance(workers, bool) or workers < 1:
+    if workers is not None and (isinstance(workers, bool) or workers < 1):
         raise SharingError(f"workers must be a whole number above 0, not {workers!r}")
     module = importlib.import_module(f".{engine}.engine", __package__)
-    return cast("Engine[S]", module.open_engine(state, workers, start_method))
+    return cast("Engine[S]", module.open_engine(state, workers, start_method, address))
 
 
 def available_cores() -> int:

@@ -19,6 +19,10 @@ class ServiceLost(SharingError):
     """The process that hosts a service is gone; another is being started."""
 
 
+class StateLost(SharingError):
+    """What the workers shared is gone with the process that kept it: never a fresh zero."""
+
+
 class JobFailed(SharingError):
     """A job raised on an item.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 import threading
 from array import array
@@ -20,7 +21,11 @@ class LockOrderError(SharingError):
 
 
 class LockLost(SharingError):
-    """The holder of a ``Lock(kind="rlock")`` died, so that nobody can ever have it again."""
+    """A lock was lost: what stood in its section may have been somebody else's turn.
+
+    The holder of a ``Lock(kind="rlock")`` died, so that nobody can ever have it again. Or, on an
+    engine whose locks are leases, this one ended before the section did.
+    """
 
 
 _held: list[_Locking] = []
@@ -30,6 +35,8 @@ Who of its threads holds a lock is written in the lock: one list a thread, in a
 `threading.local`, would make a section half as slow again.
 """
 
+os.register_at_fork(after_in_child=_held.clear)
+
 
 class _LocalMutex:
     """The mutex of an object outside an engine: between the threads of this process."""
@@ -37,7 +44,7 @@ class _LocalMutex:
     def __init__(self) -> None:
         self._lock = threading.RLock()
 
-    def attach(self, slot: int) -> None:
+    def attach(self, worker: Worker | None) -> None:
         pass
 
     def try_lock(self) -> int:
@@ -106,17 +113,29 @@ class _Locking(Pattern):
                 "open the engine anew, or use the default kind"
             ) from None
 
-    def _drop(self) -> None:
+    def _leave(self) -> None:
+        """Not among those that are held any more, but for its mutex."""
         _held.remove(self)
-        self._unlock()
+
+    def _drop(self) -> None:
+        self._leave()
+        try:
+            self._unlock()
+        except MutexLost:
+            raise self._lease_lost() from None
+
+    def _lease_lost(self) -> LockLost:
+        return LockLost(
+            f"the lease on {self.name!r} ended before its section did: this worker could not renew "
+            "it in time, and others may have had it since"
+        )
 
     def open(self, host: Host) -> None:
         self._use(host.mutex(self._kind))
-        self._mutex.attach(PARENT)
+        self._mutex.attach(None)
 
     def attach(self, worker: Worker) -> None:
-        _held.clear()
-        self._mutex.attach(worker.slot)
+        self._mutex.attach(worker)
         self._use(self._mutex)
 
     def worker_died(self, slot: int, chunk: int, item: int) -> int:
@@ -137,6 +156,10 @@ class Lock(_Locking):
     done by then stays done, and its item runs again: a section should stand being begun twice
     (write beside, then rename). Numbers in shared memory are better kept in a `Guarded`.
 
+    On an engine without shared memory it is a lease, which ends too when the worker can't renew
+    it: then somebody else may be in the section at the same time, and leaving it raises. `token`
+    helps what can look at it.
+
     Args:
         kind: "lock", or "rlock" for a `multiprocessing.RLock`, which is never free again when
             its holder dies.
@@ -144,7 +167,8 @@ class Lock(_Locking):
     Raises:
         ValueError: another kind.
         LockOrderError: (on taking) a lock that comes later in the state is held already.
-        LockLost: (on taking) the holder of a lock of kind "rlock" died.
+        LockLost: (on taking) the holder of a lock of kind "rlock" died; (on leaving) the lease
+            had ended.
     """
 
     def __init__(self, kind: Literal["lock", "rlock"] = "lock") -> None:
@@ -171,6 +195,15 @@ class Lock(_Locking):
             raise SharingError(f"{self.name!r} is released, but this thread does not hold it")
         self._drop()
 
+    @property
+    def token(self) -> int:
+        """Of the lease, where it is one; else 0. Each is greater than any before.
+
+        Hand it to what is protected: that can refuse a token smaller than one it has seen.
+        """
+        token: int = getattr(self._mutex, "token", 0)
+        return token
+
     # `_take` and `_drop` written out: to call them would make a section a third slower.
 
     def __enter__(self) -> None:
@@ -189,7 +222,10 @@ class Lock(_Locking):
         traceback: TracebackType | None,
     ) -> None:
         _held.remove(self)
-        self._unlock()
+        try:
+            self._unlock()
+        except MutexLost:
+            raise self._lease_lost() from None
 
 
 _FLIP = 0  # a word that counts commits; whether it is odd says which copy is the current one
@@ -307,10 +343,7 @@ class Guarded(_Locking):
 
     def __enter__(self) -> memoryview[Any]:
         if _held and self._is_held():
-            raise LockOrderError(
-                f"{self.name!r} is entered while this thread is in a section of it: "
-                "a section of a Guarded does not nest in itself"
-            )
+            raise LockOrderError(self._nested())
         self._take()
         current = self._flip[_FLIP] & 1
         if self._block:
@@ -351,12 +384,21 @@ class Guarded(_Locking):
                     self._commit()
         except BufferError:
             if kind is None:
-                raise SharingError(
-                    f"something still refers to the memory of the section of {self.name!r} "
-                    "(a slice of it, say): copy that, or delete it inside the section"
-                ) from None
+                raise self._escapes() from None
         finally:
             self._drop()
+
+    def _nested(self) -> str:
+        return (
+            f"{self.name!r} is entered while this thread is in a section of it: "
+            "a section of a Guarded does not nest in itself"
+        )
+
+    def _escapes(self) -> SharingError:
+        return SharingError(
+            f"something still refers to the memory of the section of {self.name!r} "
+            "(a slice of it, say): copy that, or delete it inside the section"
+        )
 
     def _is_new_section(self) -> bool:
         """Count this section; whether an attempt before this one did not commit it."""
@@ -379,6 +421,12 @@ class Guarded(_Locking):
         self._flip[_FLIP] = flip + 1
 
     def open(self, host: Host) -> None:
+        if not host.is_shared:
+            from .leases import LeasedGuarded
+
+            self.__class__ = LeasedGuarded  # till it closes: nothing of the below fits
+            self.open(host)
+            return
         super().open(host)
         numbers = self._current()
         self._shared = host.words(self._words_needed(host.slots))

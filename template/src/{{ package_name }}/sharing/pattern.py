@@ -9,12 +9,16 @@ The life of a pattern, by the hooks of `Pattern` that an engine calls, and where
     parent   open ─ opened ─ map_begins ─────── receive_delta ─ worker_died ─ … ─ close
                           ╲                    ╱ (with the results)
     worker                 attach ─ chunk_begins ─ take_delta ─ … ─ detach
+
+Where workers don't see the parent's memory, `news` and `hear` are between map and chunk.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar, Protocol
 
@@ -37,8 +41,8 @@ class Words(Protocol):
 class Mutex(Protocol):
     """Mutual exclusion of threads and processes; the thread that holds it may take it again."""
 
-    def attach(self, slot: int) -> None:
-        """Called in each process before its first use."""
+    def attach(self, worker: Worker | None) -> None:
+        """Called before its first use in a worker, or in the parent (None)."""
 
     @property
     def try_lock(self) -> Callable[[], int]:
@@ -85,10 +89,40 @@ class Host(Protocol):
 
     def words(self, count: int) -> Words: ...
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether words are the same in all processes; else each has its own."""
+
+    @property
+    def store(self) -> Store | None:
+        """How arrays get to workers that don't see the parent's memory; None if they do."""
+
     def mutex(self, kind: str) -> Mutex:
         """``kind``: "lock", freed by the kernel when its holder dies, or "rlock", which isn't."""
 
     def service(self, factory: Callable[..., object], *args: object) -> Service: ...
+
+
+class Published(Protocol):
+    """A copy of an array, to be read by workers. It travels to them."""
+
+    @property
+    def lost(self) -> bool:
+        """In the parent: whether it may be gone with a worker."""
+
+    def fetch(self) -> Any:
+        """The array, read only. Called in a worker, and not twice for the same one."""
+
+
+class Store(Protocol):
+    """How an engine brings arrays to workers that don't see the parent's memory."""
+
+    @property
+    def ships_blocks(self) -> bool:
+        """Whether blocks of rows travel with their items; else workers read a published array."""
+
+    def publish(self, array: Any) -> Published:
+        """Copy an array for the workers, in the place of what was published of the same."""
 
 
 class Worker(Protocol):
@@ -106,6 +140,25 @@ class Worker(Protocol):
         """Where the chunk is from: the number of its map, and that of its first item in it."""
 
 
+class _Travel(threading.local):
+    """Whether this thread is pickling a state for a worker."""
+
+    begun = False
+
+
+_travel = _Travel()
+
+
+@contextmanager
+def travelling() -> Iterator[None]:
+    """Let patterns be pickled inside, for engines that start processes in ways of their own."""
+    _travel.begun = True
+    try:
+        yield
+    finally:
+        _travel.begun = False
+
+
 class Pattern:
     """The base of everything that workers share: hooks that an engine calls, all optional."""
 
@@ -116,7 +169,7 @@ class Pattern:
     """Attributes that each process makes for itself: they are not pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
-        if get_spawning_popen() is None:
+        if get_spawning_popen() is None and not _travel.begun:
             raise SharingError(
                 f"a {type(self).__name__} reaches the workers as a field of the state only, "
                 "which is there before the engine opens"
@@ -134,6 +187,16 @@ class Pattern:
 
     def attach(self, worker: Worker) -> None:
         """In each worker, once, before its first chunk."""
+
+    def news(self, unread: Container[str]) -> object | None:
+        """In the parent, when a map begins: what workers have to `hear` before its items.
+
+        ``unread``: the fields that its job does not look at.
+        """
+        return None
+
+    def hear(self, news: Any) -> None:
+        """In a worker, before a chunk begins: the news for its map, unless there are none."""
 
     def chunk_begins(self, chunk: int, left: int) -> None:
         """In a worker: ``left`` is what `worker_died` said of the attempt before, else 0."""

@@ -30,6 +30,14 @@ class ProcessHost:
     def slots(self) -> int:
         return self._slots
 
+    @property
+    def is_shared(self) -> bool:
+        return True
+
+    @property
+    def store(self) -> None:
+        return None
+
     def words(self, count: int) -> Words:
         return Words(count)
 

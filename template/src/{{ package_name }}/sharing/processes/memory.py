@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from multiprocessing import reduction
+from multiprocessing.context import get_spawning_popen
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,9 @@ class Memory:
         os.fsync(self._descriptor)
 
     def __reduce__(self) -> tuple[Callable[..., Memory], tuple[Any, int, bool]]:
+        if get_spawning_popen() is None:  # then it is for a process of somebody else's
+            path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+            return _memory_at, (path, self.nbytes, self.writable)
         return _memory, (reduction.DupFd(self._descriptor), self.nbytes, self.writable)
 
     def __del__(self) -> None:
@@ -134,6 +138,10 @@ class Memory:
 
 def _memory(duplicate: Any, nbytes: int, writable: bool) -> Memory:
     return Memory(duplicate.detach(), nbytes, writable=writable)
+
+
+def _memory_at(path: str, nbytes: int, writable: bool) -> Memory:
+    return Memory(os.open(path, os.O_RDWR if writable else os.O_RDONLY), nbytes, writable=writable)
 
 
 def _check_room(nbytes: int) -> None:

@@ -20,7 +20,7 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
-from ..pattern import MutexLost
+from ..pattern import PARENT, MutexLost, Worker
 from .memory import Words
 
 _SLICE = 0.2
@@ -68,7 +68,7 @@ class RobustMutex:
     def supported() -> bool:
         return sys.platform == "linux" and hasattr(_libc, "pthread_mutexattr_setrobust")
 
-    def attach(self, slot: int) -> None:
+    def attach(self, worker: Worker | None) -> None:
         pass
 
     def wait(self, code: int, timeout: float | None = None) -> bool:
@@ -145,7 +145,7 @@ class FileMutex:
         self._path = path
         self._open()
 
-    def attach(self, slot: int) -> None:
+    def attach(self, worker: Worker | None) -> None:
         # A lock belongs to the open file: a forked child must open it anew to be another.
         self.__del__()
         self._open()
@@ -207,8 +207,8 @@ class RLockMutex:
         self._words = Words(slots + 2)
         self._lost, self._turns = slots, slots + 1
 
-    def attach(self, slot: int) -> None:
-        self._slot = slot
+    def attach(self, worker: Worker | None) -> None:
+        self._slot = PARENT if worker is None else worker.slot
         self._depth = 0
         self._threads = threading.RLock()  # a slot speaks for one thread at a time
 

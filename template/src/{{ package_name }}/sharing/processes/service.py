@@ -19,21 +19,44 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ServiceLost
+from ..pattern import Words as WordsProtocol
 from . import lifeline
 from .memory import Words
 
 Recipe = tuple[Callable[..., object], tuple[object, ...]]
 """What to call to make an object."""
 
+Present = WordsProtocol
+"""One word: the number of the present server, which its address ends with."""
+
 _GONE = (EOFError, OSError)
 """What a call raises when its server is gone, or goes."""
 
 
-class _Hub:
+class _Lost:
+    """In the place of an object whose state is gone."""
+
+    def __getattr__(self, method: str) -> Any:
+        raise ServiceLost("it has been started anew, and knows nothing of before")
+
+
+class Hub:
     """The objects of a server."""
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
         self._objects = [factory(*args) for factory, args in recipes]
+
+    def keep_only_what_may_forget(self) -> None:
+        """The objects were others before, and what these knew is gone."""
+        self._objects = [
+            one if getattr(one, "may_forget", False) else _Lost() for one in self._objects
+        ]
+
+    def holder_left(self, holder: str) -> None:
+        """Tell all that know of holders."""
+        for one in self._objects:
+            if hasattr(one, "holder_left"):
+                one.holder_left(holder)
 
     def call(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
         return getattr(self._objects[number], method)(*args)
@@ -54,7 +77,7 @@ _Manager.register("hub", proxytype=_HubProxy, exposed=("call",))
 def _serve(address: str, key: bytes, recipes: Sequence[Recipe], ready: Connection) -> None:
     lifeline.end_with_parent()
     lifeline.ignore_stop_signals()
-    hub = _Hub(recipes)
+    hub = Hub(recipes)
 
     class Serving(BaseManager):
         pass
@@ -131,17 +154,17 @@ class Services:
 class RemoteService:
     """One object of the server, from any process."""
 
-    def __init__(self, address: str, key: bytes, present: Words, number: int) -> None:
+    def __init__(self, address: str, key: bytes, present: Present, number: int) -> None:
         self._address = address
         self._key = key
         self._present = present
         self._number = number
         self.attach()
 
-    def __getstate__(self) -> tuple[str, bytes, Words, int]:
+    def __getstate__(self) -> tuple[str, bytes, Present, int]:
         return self._address, self._key, self._present, self._number
 
-    def __setstate__(self, state: tuple[str, bytes, Words, int]) -> None:
+    def __setstate__(self, state: tuple[str, bytes, Present, int]) -> None:
         self._address, self._key, self._present, self._number = state
         self.attach()
 

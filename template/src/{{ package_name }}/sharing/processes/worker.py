@@ -7,30 +7,17 @@ import logging
 import logging.handlers
 import os
 import pickle
-import time
-import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from ..pattern import Pattern, patterns_by_field
+from ..work import LINE, Desk, describe
 from . import lifeline
 from .channel import Channel, Ends, pack
 from .memory import Words
 
 GIVE_BACK = 0.05
 """Seconds after which a worker gives back the items of its chunk that it has not begun."""
-
-# The words of a worker, a cache line each. By them the parent knows, after its death, which
-# item to blame, and before it, whether one is stuck.
-LINE = 8
-CHUNK = 0  # the chunk that it is in
-ITEM = 1  # the place of the item that runs; between items ~n, where n of the chunk have ended
-SINCE = 2  # when that item began, in ns of the monotonic clock, where there is a timeout
-STOP = 3  # written by the parent: begin no further item
-
-Failure = tuple[str, str, str]
-"""An exception as its class's name, its text and its traceback: it may not stand a pickle."""
 
 
 @dataclass
@@ -42,12 +29,6 @@ class Setup:
     words: Words
     ends: Ends
     levels: dict[str, int]
-    patterns: list[Pattern] = field(default_factory=list)
-    origin: tuple[int, int] = (0, 0)
-
-    @property
-    def running(self) -> memoryview:
-        return line_of(self.words, self.slot)[ITEM : ITEM + 1]
 
 
 def line_of(words: Words, slot: int) -> memoryview:
@@ -61,16 +42,16 @@ def main(setup: Setup) -> None:
     lifeline.ignore_stop_signals()
     channel = Channel(setup.ends, blocking=True)
     _send_log_records(channel, setup.levels)
-    setup.patterns = patterns_by_field(setup.state)
+    line = line_of(setup.words, setup.slot)
+    desk = Desk(setup.state, setup.slot, line, give_back=GIVE_BACK)
     try:
-        for pattern in setup.patterns:
-            pattern.attach(setup)
+        desk.attach()
     except BaseException as error:
         channel.send(pack(("failed", describe(error))))
         return
     try:
         channel.send(pack(("ready",)))
-        _Loop(setup, channel).run()
+        _Loop(desk, channel).run()
     except OSError:
         os._exit(1)  # the parent is gone
 
@@ -87,29 +68,9 @@ def _send_log_records(channel: Channel, levels: dict[str, int]) -> None:
     root.handlers[:] = [Sender(None)]  # type: ignore[arg-type]
 
 
-def describe(error: BaseException) -> Failure:
-    """An exception in words; whatever it is, this succeeds.
-
-    Without a traceback when no code but ours is in it, which would explain nothing: of what
-    can't be pickled, above all.
-    """
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text can't be had)"
-    trace = ""
-    if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-        with contextlib.suppress(Exception):
-            trace = "".join(traceback.format_exception(error))
-    return type(error).__name__, text, trace
-
-
 class _Loop:
-    def __init__(self, setup: Setup, channel: Channel) -> None:
-        self._setup = setup
-        self._state = setup.state
-        self._patterns = setup.patterns
-        self._line = line_of(setup.words, setup.slot)
+    def __init__(self, desk: Desk, channel: Channel) -> None:
+        self._desk = desk
         self._channel = channel
         self._job: tuple[int, Callable[[Any, Any], Any]] | None = None
 
@@ -117,18 +78,14 @@ class _Loop:
         while (frame := self._channel.receive()) is not None:
             head, body = frame
             if head is None:  # the end, in order
-                for pattern in self._patterns:
-                    pattern.detach()
+                self._desk.detach()
                 return
             self._answer(body, *head)
 
     def _answer(
         self, body: memoryview, chunk: int, run: int, first: int, timed: bool, left: dict[int, int]
     ) -> None:
-        self._setup.origin = run, first
-        line = self._line
-        line[ITEM] = ~0
-        line[CHUNK] = chunk
+        self._desk.begins(chunk)
         try:
             job, items = pickle.loads(body)
             if job is not None:
@@ -138,56 +95,5 @@ class _Loop:
         except BaseException as error:
             self._channel.send(pack(("unreadable", chunk, describe(error))))
             return
-        for place, pattern in enumerate(self._patterns):
-            pattern.chunk_begins(chunk, left.get(place, 0))
-        begun = time.monotonic()
-        results, failures = self._run(self._job[1], items, timed, begun + GIVE_BACK)
-        ended = len(results)
-        line[ITEM] = ~ended
-        elapsed = time.monotonic() - begun
-        answer = _pickled(results, failures)
-        deltas, refused = {}, None
-        for place, pattern in enumerate(self._patterns):
-            try:
-                delta = pattern.take_delta()
-            except ValueError as error:
-                refused = describe(error)
-                continue
-            if delta is not None:
-                deltas[place] = delta
-        self._channel.send(pack(("done", chunk, ended, elapsed, deltas, refused), answer))
-
-    def _run(
-        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool, give_back: float
-    ) -> tuple[list[Any], dict[int, Failure]]:
-        line, state, clock = self._line, self._state, time.monotonic
-        results: list[Any] = []
-        failures: dict[int, Failure] = {}
-        keep = results.append
-        for place, item in enumerate(items):
-            if timed:
-                line[SINCE] = time.monotonic_ns()
-            line[ITEM] = place
-            try:
-                keep(job(item, state))
-            except BaseException as error:
-                failures[place] = describe(error)
-                keep(None)
-            if clock() > give_back or line[STOP]:
-                break
-        return results, failures
-
-
-def _pickled(results: list[Any], failures: dict[int, Failure]) -> bytes:
-    try:
-        return pickle.dumps((results, failures), protocol=5)
-    except Exception:
-        for place, result in enumerate(results):
-            try:
-                pickle.dumps(result, protocol=5)
-            except Exception as error:
-                kind, text, trace = describe(error)
-                name = type(result).__name__
-                failures[place] = kind, f"its result, a {name}, can't be pickled: {text}", trace
-                results[place] = None
-        return pickle.dumps((results, failures), protocol=5)
+        *head, answer = self._desk.work(chunk, (run, first), timed, left, self._job[1], items)
+        self._channel.send(pack(("done", chunk, *head), answer))

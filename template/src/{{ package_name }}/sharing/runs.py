@@ -12,12 +12,9 @@ from functools import partial
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
-from ..errors import JobFailed, SharingError, brief
+from .errors import JobFailed, SharingError, brief
 
 T = TypeVar("T")
-
-_CHUNK_TIME = 0.02
-"""Seconds that a chunk is meant to take."""
 
 _CHUNK_BYTES = 1 << 22
 """Bytes that a chunk is meant to stay below."""
@@ -42,6 +39,7 @@ class Chunk:
         ended: whether its items had ended in an attempt that died before it could say so.
         left: what an attempt left behind, by the place of the pattern, when it has one item.
         nbytes: of its items, pickled.
+        suspect: whether it may be what has ended several workers, and so has to run alone.
     """
 
     run: Run[Any]
@@ -51,6 +49,7 @@ class Chunk:
     ended: bool = False
     left: dict[int, int] = field(default_factory=dict)
     nbytes: int = 0
+    suspect: bool = False
 
     def __lt__(self, other: Chunk) -> bool:
         return self.first < other.first
@@ -58,7 +57,8 @@ class Chunk:
     def part(self, start: int, stop: int, *, ended: bool = False) -> Chunk:
         """Some of its items; who died on all of them is not held against these."""
         ended = ended or self.ended
-        return Chunk(self.run, self.first + start, self.items[start:stop], ended=ended)
+        items = self.items[start:stop]
+        return Chunk(self.run, self.first + start, items, ended=ended, suspect=self.suspect)
 
 
 @dataclass(slots=True)
@@ -71,7 +71,7 @@ class Piece:
 
 
 class Run(Generic[T]):
-    """One map: its source, and how far it is."""
+    """One map: its source, and how far it is. ``chunk_time``: seconds that a chunk should take."""
 
     def __init__(
         self,
@@ -83,10 +83,12 @@ class Run(Generic[T]):
         chunk_size: int | None,
         retries: int,
         timeout: float | None,
+        chunk_time: float,
     ) -> None:
         self.number = number
         self.workers = workers
         self.name = _name_of(fn)
+        self.fn = fn
         self.job = _pickled(fn)
         self.source = iter(items)
         self.length = len(items) if isinstance(items, Sized) else None
@@ -94,6 +96,7 @@ class Run(Generic[T]):
         self.fixed = chunk_size
         self.retries = retries
         self.timeout = timeout
+        self.chunk_time = chunk_time
         self.size = self.largest = chunk_size or 1
         self.item_time: float | None = None
         self.read = self.turn = self.yielded = 0
@@ -164,7 +167,8 @@ class Run(Generic[T]):
             return
         now = elapsed / ended
         self.item_time = now if self.item_time is None else (self.item_time + now) / 2
-        fits = min(_CHUNK_TIME / max(self.item_time, 1e-9), _CHUNK_BYTES * ended / max(nbytes, 1))
+        in_time = self.chunk_time / max(self.item_time, 1e-9)
+        fits = min(in_time, _CHUNK_BYTES * ended / max(nbytes, 1))
         self.size = max(1, min(int(fits), _CHUNK_GROWTH * self.size))
         self.largest = max(self.largest, self.size)
 
@@ -184,10 +188,9 @@ class Run(Generic[T]):
 
 
 def _name_of(fn: Callable[..., Any]) -> str:
-    """What to call a job in messages; of a partial one, the function that was given last."""
+    """What to call a job in messages."""
     if isinstance(fn, partial):
-        given = [value for value in fn.keywords.values() if callable(value)]
-        return _name_of(given[-1] if given else fn.func)
+        return _name_of(fn.func)
     return str(getattr(fn, "__name__", brief(fn)))
 
 

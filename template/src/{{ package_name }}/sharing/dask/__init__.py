@@ -1,0 +1,1 @@
+"""The engine of dask.distributed: tasks on the threads of a cluster's workers."""

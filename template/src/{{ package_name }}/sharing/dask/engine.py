@@ -1,0 +1,325 @@
+"""The engine of dask.distributed: tasks on the threads of a cluster's workers.
+
+How a chunk gets to a worker and back (`remote` has the rest of the way):
+
+    idle seat ─▶ a free thread of a worker, by its address ─▶ future ─▶ gather
+                   │
+                   └── the scheduler says that the worker is gone: with it what it was given
+
+A task is pinned to its worker: so it is known what died with which one, and the scheduler begins
+none of them again by itself. Blocks of arrays travel with their items.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..driver import GRACE
+from ..engine import Engine, available_cores
+from ..errors import SharingError, StartFailed
+from ..pattern import Host
+from ..processes.service import Recipe
+from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task, import_or_say
+
+S = TypeVar("S")
+
+_START = 60.0
+"""Seconds that a cluster may take until a worker is there, at first and when all are gone."""
+
+_LARGE = 1 << 18
+"""Bytes of a task above which it goes to its worker directly, and not through the scheduler."""
+
+
+def open_engine(
+    state: S, workers: int | None, start_method: str | None, address: str | None
+) -> Engine[S]:
+    """The engine; see `sharing.open_engine`."""
+    import_or_say("distributed", "dask")
+    if start_method is not None:
+        raise SharingError(
+            f"the engine 'dask' has no start method, and was given {start_method!r}: leave that out"
+        )
+    return DaskEngine(state, workers, address)
+
+
+class _Published:
+    """An array that is scattered over the workers, and published under a name."""
+
+    def __init__(self, client: Any, array: Any) -> None:
+        self.name = f"array-{os.urandom(8).hex()}"
+        self.lost = False
+        future = client.scatter(array, broadcast=True, hash=False)
+        client.publish_dataset(future, name=self.name)
+
+    def __reduce__(self) -> tuple[type[_Named], tuple[str]]:
+        return _Named, (self.name,)
+
+
+@dataclass(frozen=True)
+class _Named:
+    """The same in a worker."""
+
+    name: str
+
+    def fetch(self) -> Any:
+        from distributed import get_client
+
+        array = get_client().get_dataset(self.name).result(timeout=_START)
+        array.flags.writeable = False  # it is the worker's own, for all of its tasks
+        return array
+
+
+class _Store:
+    """See `pattern.Store`."""
+
+    ships_blocks = True
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._published: list[_Published] = []
+
+    def publish(self, array: Any) -> _Published:
+        published = _Published(self._client, array.copy())
+        self._published.append(published)
+        return published
+
+    def retract_all(self) -> None:
+        """Nobody looks at any of them any more."""
+        for published in self._published:
+            self._client.unpublish_dataset(published.name)
+        self._published.clear()
+
+    def lose_all(self) -> None:
+        """Some may have been with a worker that is gone."""
+        for published in self._published:
+            published.lost = True
+
+
+class DaskEngine(RemoteEngine[S]):
+    """See `Engine`."""
+
+    _no_timeout = (
+        "dask can't end one task and leave the others alone: use the engine 'processes' or 'ray', "
+        "or let the job look at the time"
+    )
+
+    def __init__(self, state: S, workers: int | None, address: str | None) -> None:
+        super().__init__(state, workers or available_cores())
+        self._wanted = workers
+        self._address = address
+        self._cluster: Any = None
+        self._client: Any = None
+        self._services: Any = None
+        self._desks: Any = None
+        self._recipes: list[Recipe] = []
+        self._served: list[Any] = []
+        self._threads: dict[str, int] = {}
+        self._where: dict[int, str] = {}
+        self._futures: dict[int, Any] = {}
+        self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._alone_since: float | None = None
+
+    def _connect(self) -> Host:
+        from distributed import Client
+
+        from .hosted import Services
+
+        try:
+            if self._address is None:
+                self._cluster = self._start_cluster()
+            self._client = Client(
+                self._cluster or self._address, timeout=_START, set_as_default=False
+            )
+            self._client.wait_for_workers(1, timeout=_START)
+        except (OSError, TimeoutError, ValueError) as error:
+            where = self._address or "this machine"
+            raise StartFailed(f"no dask cluster at {where}: {error}") from None
+        self._threads = dict(self._client.nthreads())
+        cores = sum(self._threads.values())
+        self._workers = self._wanted or cores
+        if self._workers > cores:
+            raise SharingError(
+                f"{self._workers} workers don't fit into a dask cluster of {cores} threads: ask "
+                "for fewer, or add workers to it"
+            )
+        self._store = _Store(self._client)
+        self._services_name = Services(self.name, []).name
+        return RemoteHost(self._workers, self._add_service, self._store)
+
+    def _start_cluster(self) -> Any:
+        from distributed import LocalCluster
+
+        import dask
+
+        settings = {
+            "distributed.worker.daemon": True,
+            # Its memory is the operating system's to judge, as on the other engines.
+            "distributed.worker.memory.terminate": False,
+        }
+        with dask.config.set(settings):
+            return LocalCluster(
+                n_workers=self._workers,
+                threads_per_worker=1,
+                dashboard_address=None,
+                silence_logs="CRITICAL",
+            )
+
+    def _add_service(self, recipe: Recipe) -> Any:
+        from .hosted import Service
+
+        self._recipes.append(recipe)
+        self._served.append(Service(self._services_name, len(self._recipes) - 1))
+        return self._served[-1]
+
+    def _serve(self) -> None:
+        from .hosted import Services
+
+        self._services = Services(self.name, self._recipes)
+        self._client.subscribe_topic(self._services.name, self._on_event)
+        try:
+            self._client.register_plugin(self._services)
+        except Exception as error:
+            raise StartFailed(
+                f"the scheduler can't host what is shared ({' '.join(str(error).split())}): "
+                "install this project where it runs, too"
+            ) from None
+        for service in self._served:
+            service.belong_to(self._client)
+
+    def _open_seats(self, site: Site) -> None:
+        from .hosted import Desks
+
+        self._desks = Desks(site)
+        self._client.register_plugin(self._desks)
+
+    def _on_event(self, event: Any) -> None:
+        """In a thread of the client's."""
+        self._came.put(event[1])
+
+    def _is_free(self, seat: Seat) -> bool:
+        return self._free_worker() is not None
+
+    def _free_worker(self) -> str | None:
+        """The address of a worker that has a thread to spare."""
+        taken = [self._where[number] for number in self._futures]
+        for address, threads in self._threads.items():
+            if taken.count(address) < threads:
+                return address
+        return None
+
+    def _send(self, seat: Seat, task: Task) -> None:
+        from .hosted import key_of, work_on
+
+        address = self._free_worker()
+        assert address is not None
+        self._where[seat.number] = address
+        argument: Any = task
+        if len(task.items) > _LARGE:
+            argument = self._client.scatter(task, workers=[address], hash=False)
+        future = self._client.submit(
+            work_on,
+            self.name,
+            argument,
+            key=key_of(self.name, seat.number, task.chunk),
+            workers=[address],
+            pure=False,
+        )
+        self._futures[seat.number] = future
+        future.add_done_callback(lambda done: self._came.put((seat, task.chunk, done)))
+
+    def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
+        came: list[tuple[Seat, Reply | Gone]] = []
+        wait = timeout > 0
+        while True:
+            try:
+                event = self._came.get(wait, timeout or None)
+            except queue.Empty:
+                self._look_whether_anybody_is_there()
+                return came
+            wait = False
+            if isinstance(event, dict):
+                came += self._somebody_came_or_went(event)
+                continue
+            seat, number, future = event
+            if seat.task == number and seat.number in self._futures:
+                came.append((seat, self._outcome(seat, future)))
+
+    def _outcome(self, seat: Seat, future: Any) -> Reply | Gone:
+        address = self._where[seat.number]
+        if future.status == "finished":
+            try:
+                reply: Reply = future.result(timeout=_START)
+            except Exception:  # gone between the end of the task and here
+                return self._lost(seat, address)
+        elif future.status == "error":
+            error = future.exception()
+            if type(error).__name__ == "KilledWorker":
+                return self._lost(seat, address)
+            raise error
+        else:
+            return self._lost(seat, address)
+        del self._futures[seat.number]
+        return reply
+
+    def _lost(self, seat: Seat, address: str) -> Gone:
+        future = self._futures.pop(seat.number)
+        future.release()
+        self._threads.pop(address, None)
+        self._store.lose_all()
+        self._news.clear()
+        return Gone(f"with the dask worker {address}")
+
+    def _somebody_came_or_went(self, event: dict[str, Any]) -> list[tuple[Seat, Reply | Gone]]:
+        address, threads = event["worker"], event["threads"]
+        if threads:
+            self._threads[address] = threads
+            return []
+        self._threads.pop(address, None)
+        return [
+            (seat, self._lost(seat, address))
+            for seat in self._seats.values()
+            if seat.number in self._futures and self._where[seat.number] == address
+        ]
+
+    def _look_whether_anybody_is_there(self) -> None:
+        if self._threads:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since > _START:
+            raise SharingError(f"the dask cluster has had no worker for {_START:g} s")
+
+    def _end_workers(self, *, politely: bool) -> None:
+        for future in self._futures.values():
+            future.cancel(force=True)
+        self._futures.clear()
+
+    def _close_host(self) -> None:
+        client, self._client = self._client, None
+        cluster, self._cluster = self._cluster, None
+        if client is not None:
+            with suppress(Exception):  # what is gone already
+                self._take_leave(client)
+            client.close(timeout=GRACE)
+        if cluster is not None:
+            cluster.close(timeout=GRACE)
+
+    def _take_leave(self, client: Any) -> None:
+        """Take back what the workers and the scheduler were given."""
+        from .hosted import call
+
+        if self._desks is not None:
+            client.unregister_worker_plugin(self._desks.name)
+        self._store.retract_all()
+        if self._services is not None:
+            client.unsubscribe_topic(self._services.name)
+            call(client, self._services.name, -1, "close", ())
+            client.unregister_scheduler_plugin(self._services.name)
+
+    def _forsaken(self) -> None:
+        self._close_host()

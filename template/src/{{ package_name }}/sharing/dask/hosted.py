@@ -1,0 +1,153 @@
+"""What an engine adds to the scheduler and to the workers of a dask cluster while it is open.
+
+The services live in the scheduler, which no run survives anyway, and which sees a worker leave
+before anybody else does. Calls run in threads of their own: those that wait for a lease must keep
+neither its event loop nor those waiting that give one back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from distributed import get_worker
+from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+from distributed.utils import sync
+
+from ..errors import ServiceLost
+from ..processes.service import Hub, Recipe
+from ..remote import Reply, Site, Task, leave, work
+
+_THREADS = 256
+"""How many calls of each kind are under way at once."""
+
+_WAITING = ("ask", "take")
+"""The calls that may wait for what somebody else has."""
+
+
+def key_of(engine: str, seat: int, chunk: int) -> str:
+    """What a task is called."""
+    return f"{engine}/{seat}/{chunk}"
+
+
+class Services(SchedulerPlugin):
+    """The services of an engine, in the scheduler; and the news of who comes and goes."""
+
+    def __init__(self, engine: str, recipes: Sequence[Recipe]) -> None:
+        self.name = f"services-{engine}"
+        self._engine = engine
+        self._recipes = list(recipes)
+
+    async def start(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        self._hub = Hub(self._recipes)
+        self._threads = [ThreadPoolExecutor(_THREADS) for _ in range(2)]
+        scheduler.handlers[self.name] = self._call
+
+    async def close(self) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._scheduler.handlers.pop(self.name, None)
+        for threads in self._threads:
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    async def _call(self, request: bytes, **_: Any) -> bytes:
+        number, method, args = pickle.loads(request)
+        if number < 0:
+            self._stop()
+            return pickle.dumps((True, None))
+        threads = self._threads[method in _WAITING]
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(threads, self._answer, number, method, args)
+
+    def _answer(self, number: int, method: str, args: tuple[Any, ...]) -> bytes:
+        try:
+            return pickle.dumps((True, self._hub.call(number, method, args)), protocol=5)
+        except Exception as error:
+            return pickle.dumps((False, error), protocol=5)
+
+    def add_worker(self, scheduler: Any, worker: str) -> None:
+        threads = scheduler.workers[worker].nthreads
+        scheduler.log_event(self.name, {"worker": worker, "threads": threads})
+
+    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+        # Called when it is gone from the scheduler's list: whose task ran there, the driver knows.
+        scheduler.log_event(self.name, {"worker": worker, "threads": 0})
+
+
+class Desks(WorkerPlugin):
+    """What a worker must know of an engine; those that join later, too."""
+
+    def __init__(self, site: Site) -> None:
+        self.name = f"desks-{site.engine}"
+        self._site = site
+
+    def setup(self, worker: Any) -> None:
+        _sites[self._site.engine] = self._site
+
+    def teardown(self, worker: Any) -> None:
+        _sites.pop(self._site.engine, None)
+        leave(self._site.engine)
+
+
+_sites: dict[str, Site] = {}
+
+
+def work_on(engine: str, task: Task) -> Reply:
+    """The task that the cluster runs."""
+    return work(_sites[engine], task)
+
+
+class Service:
+    """One object of the services, from any process."""
+
+    def __init__(self, name: str, number: int) -> None:
+        self._name = name
+        self._number = number
+        self._node: Any = None
+
+    def __getstate__(self) -> tuple[str, int]:
+        return self._name, self._number
+
+    def __setstate__(self, state: tuple[str, int]) -> None:
+        self._name, self._number = state
+        self._node = None
+
+    def attach(self) -> None:
+        if self._node is None:
+            self._node = get_worker()
+
+    def belong_to(self, client: Any) -> None:
+        """Call by way of this client."""
+        self._node = client
+
+    def call(self, method: str, *args: Any) -> Any:
+        return call(self._node, self._name, self._number, method, args)
+
+
+def call(node: Any, name: str, number: int, method: str, args: tuple[Any, ...]) -> Any:
+    """Call a service by way of a client or worker.
+
+    Raises:
+        ServiceLost: the scheduler is gone.
+    """
+    if node is None:
+        raise ServiceLost("the services have not started")
+    request = pickle.dumps((number, method, args), protocol=5)
+    try:
+        reply = sync(node.loop, _ask, node, name, request)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ServiceLost(f"the scheduler does not answer: {error!r}") from None
+    succeeded, value = pickle.loads(reply)
+    if not succeeded:
+        raise value
+    return value
+
+
+async def _ask(node: Any, name: str, request: bytes) -> bytes:
+    reply: bytes = await getattr(node.scheduler, name)(request=request)
+    return reply

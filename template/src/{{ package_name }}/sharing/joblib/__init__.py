@@ -1,0 +1,1 @@
+"""The engine of joblib: loky's processes on one machine."""

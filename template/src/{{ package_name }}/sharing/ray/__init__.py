@@ -1,0 +1,1 @@
+"""The engine of ray: actors on a cluster, one a worker."""

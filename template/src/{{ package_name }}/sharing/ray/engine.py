@@ -1,0 +1,303 @@
+"""The engine of ray: actors on a cluster, one a worker.
+
+How a chunk gets to a worker and back (`remote` has the rest of the way):
+
+    idle seat ─▶ its actor, one call at a time ─▶ object ref ─▶ ray.wait
+                   │
+                   └── gone: the chunk of that seat was on it, and another actor takes the seat
+
+Services are one more actor, on the node of the driver, that takes no core. There, calls that wait
+for a lease have threads of their own, so that none of those that give one back stands behind
+them. Arrays are in the object store, which the workers of a node read without copying.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..driver import GRACE
+from ..engine import Engine, available_cores
+from ..errors import ServiceLost, SharingError, StartFailed
+from ..pattern import Host
+from ..processes import lifeline
+from ..processes.service import Hub, Recipe
+from ..remote import (
+    Gone,
+    RemoteEngine,
+    RemoteHost,
+    Reply,
+    Seat,
+    Site,
+    Task,
+    import_or_say,
+    leave,
+    work,
+)
+
+S = TypeVar("S")
+
+_THREADS = 256
+"""How many calls of each kind the actor of the services has under way at once."""
+
+_WAITING = ("ask", "take")
+"""The calls that may wait for what somebody else has."""
+
+_START = 60.0
+"""Seconds that a worker may take until it is there."""
+
+
+def open_engine(
+    state: S, workers: int | None, start_method: str | None, address: str | None
+) -> Engine[S]:
+    """The engine; see `sharing.open_engine`."""
+    import_or_say("ray", "ray")
+    if start_method is not None:
+        raise SharingError(
+            f"the engine 'ray' has no start method, and was given {start_method!r}: leave that out"
+        )
+    return RayEngine(state, workers, address)
+
+
+class _Desk:
+    """The actor of a worker."""
+
+    def __init__(self, site: Site) -> None:
+        lifeline.ignore_stop_signals()
+        self._site = site
+
+    def ready(self) -> int:
+        return os.getpid()
+
+    def work(self, task: Task) -> Reply:
+        return work(self._site, task)
+
+    def leave(self) -> None:
+        leave(self._site.engine)
+
+
+class _Services:
+    """The actor of the services."""
+
+    def __init__(self, recipes: Sequence[Recipe]) -> None:
+        import ray
+
+        lifeline.ignore_stop_signals()
+        self._hub = Hub(recipes)
+        # Ray makes a dead actor anew: a cache may forget, but no other state may begin again.
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            self._hub.keep_only_what_may_forget()
+
+    def call(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
+        return self._hub.call(number, method, args)
+
+
+class _Service:
+    """One object of the services, from any process."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.actor: Any = None
+
+    def attach(self) -> None:
+        pass
+
+    def call(self, method: str, *args: Any) -> Any:
+        import ray
+
+        if self.actor is None:
+            raise ServiceLost("the actor of the services has not started")
+        group = "waiting" if method in _WAITING else "quick"
+        called = self.actor.call.options(concurrency_group=group)
+        try:
+            return ray.get(called.remote(self._number, method, args))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None
+        except ray.exceptions.RayActorError as error:
+            raise ServiceLost(f"the actor of the services is gone: {_line(error)}") from None
+
+
+@dataclass(frozen=True)
+class _Published:
+    ref: Any
+    lost: bool = False  # ray keeps it with the driver
+
+    def fetch(self) -> Any:
+        import ray
+
+        return ray.get(self.ref)
+
+
+class _Store:
+    """See `pattern.Store`."""
+
+    ships_blocks = False
+
+    def publish(self, array: Any) -> _Published:
+        import ray
+
+        return _Published(ray.put(array))
+
+
+class RayEngine(RemoteEngine[S]):
+    """See `Engine`."""
+
+    def __init__(self, state: S, workers: int | None, address: str | None) -> None:
+        super().__init__(state, workers or available_cores())
+        self._wanted = workers
+        self._address = address
+        self._started = False
+        self._recipes: list[Recipe] = []
+        self._clients: list[_Service] = []
+        self._hub: Any = None
+        self._actors: dict[int, Any] = {}
+        self._pending: dict[Any, Seat] = {}
+
+    def _connect(self) -> Host:
+        import ray
+
+        if not ray.is_initialized():
+            self._init()
+            self._started = True
+        cores = int(ray.cluster_resources().get("CPU", 0))
+        self._workers = self._wanted or max(1, cores)
+        if self._workers > cores:
+            raise SharingError(
+                f"{self._workers} workers don't fit into a ray cluster of {cores} cores: ask for "
+                "fewer, or add nodes"
+            )
+        return RemoteHost(self._workers, self._add_service, _Store())
+
+    def _init(self) -> None:
+        import ray
+
+        # What jobs import is found as it is here; a cluster of others has it installed.
+        paths = os.pathsep.join(path for path in sys.path if path)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self._address is None:
+            # Ray wants a token for clusters; one that only this machine reaches needs none.
+            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            options |= {
+                "num_cpus": self._workers,
+                "include_dashboard": False,
+                "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
+            }
+        try:
+            ray.init(self._address, **options)
+        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            where = self._address or "this machine"
+            raise StartFailed(f"no ray cluster on {where}: {_line(error)}") from None
+
+    def _add_service(self, recipe: Recipe) -> _Service:
+        self._recipes.append(recipe)
+        self._clients.append(_Service(len(self._recipes) - 1))
+        return self._clients[-1]
+
+    def _serve(self) -> None:
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        if not self._recipes:
+            return
+        here = ray.get_runtime_context().get_node_id()
+        actor: Any = ray.remote(
+            num_cpus=0,
+            max_restarts=-1,
+            concurrency_groups={"waiting": _THREADS, "quick": _THREADS},
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
+        )(_Services)
+        self._hub = actor.remote(self._recipes)
+        for client in self._clients:
+            client.actor = self._hub
+
+    def _open_seats(self, site: Site) -> None:
+        self._site = site
+        for seat in self._seats.values():
+            self._start_actor(seat)
+        import ray
+
+        try:
+            ready = [actor.ready.remote() for actor in self._actors.values()]
+            ray.get(ready, timeout=_START)
+        except ray.exceptions.RayError as error:
+            raise StartFailed(f"a worker did not start: {_line(error)}") from None
+
+    def _start_actor(self, seat: Seat) -> None:
+        import ray
+
+        self._actors[seat.number] = ray.remote(_Desk).options(num_cpus=1).remote(self._site)
+
+    def _send(self, seat: Seat, task: Task) -> None:
+        self._pending[self._actors[seat.number].work.remote(task)] = seat
+
+    def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
+        import ray
+
+        if not self._pending:
+            return []
+        pending = list(self._pending)
+        done, _ = ray.wait(pending, num_returns=1, timeout=timeout)
+        if done and len(pending) > 1:  # what else is there
+            done, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
+        return [(self._pending[ref], self._outcome(ref)) for ref in done if ref in self._pending]
+
+    def _outcome(self, ref: Any) -> Reply | Gone:
+        import ray
+
+        seat = self._pending.pop(ref)
+        try:
+            reply: Reply = ray.get(ref)
+        except ray.exceptions.RayActorError as error:
+            self._start_actor(seat)
+            return Gone(f"on its node ({_line(error)})")
+        return reply
+
+    def _end(self, seat: Seat) -> None:
+        import ray
+
+        ray.kill(self._actors[seat.number])
+        self._pending = {ref: one for ref, one in self._pending.items() if one is not seat}
+        self._start_actor(seat)
+
+    def _end_workers(self, *, politely: bool) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            return
+        idle = [
+            actor
+            for number, actor in self._actors.items()
+            if politely and self._seats[number].chunk is None
+        ]
+        ray.wait(
+            [actor.leave.remote() for actor in idle] or [ray.put(None)],
+            num_returns=max(1, len(idle)),
+            timeout=GRACE,
+        )
+        for actor in self._actors.values():
+            ray.kill(actor)
+        self._actors.clear()
+        self._pending.clear()
+
+    def _close_host(self) -> None:
+        import ray
+
+        if self._hub is not None and ray.is_initialized():
+            ray.kill(self._hub)
+        self._hub = None
+        if self._started:
+            self._started = False
+            ray.shutdown()
+
+    def _forsaken(self) -> None:
+        self._end_workers(politely=False)
+        self._close_host()
+
+
+def _line(error: BaseException) -> str:
+    """The first line of what ray has to say."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -1,0 +1,422 @@
+"""What engines have in common whose workers share no memory with the parent.
+
+How a chunk gets to a worker and back (`driver` has the rest of the way):
+
+    Run ─ chunk ─▶ idle seat ─ task of the engine's ─▶ a desk of that process ─▶ answer
+     ▲                 │
+     └── again ◀── its worker is gone: in halves, till the item is alone that kills
+
+A seat is the right to have one chunk on its way; the engine decides where that runs. There, a
+desk (the state, attached) is taken from those that the process keeps, for a process may work on
+several chunks at once. What is shared beyond results and deltas is with services, which live
+where the run can't survive anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import threading
+import time
+from abc import abstractmethod
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import cloudpickle
+
+from .driver import TICK, Driver, unfit_field
+from .errors import ItemTimeout, SharingError
+from .pattern import Host, Mutex, Service, Store, travelling
+from .processes.service import Recipe
+from .runs import Chunk, Run
+from .work import LINE, Answer, Desk, Failure, describe
+
+S = TypeVar("S")
+
+GIVE_BACK = 1.0
+"""Seconds after which a worker gives back the items of its chunk that it has not begun."""
+
+
+class OwnWords:
+    """The words of a host that shares none: each process has its own, zero at first."""
+
+    def __init__(self, count: int) -> None:
+        self.view = memoryview(array("q", bytes(8 * count)))
+
+    def __reduce__(self) -> tuple[type[OwnWords], tuple[int]]:
+        return OwnWords, (len(self.view),)
+
+
+class RemoteHost:
+    """See `pattern.Host`. ``service`` is the engine's own."""
+
+    is_shared = False
+
+    def __init__(
+        self, seats: int, serve: Callable[[Recipe], Service], store: Store | None = None
+    ) -> None:
+        self.slots = seats + 1
+        self.store = store
+        self._serve = serve
+
+    def words(self, count: int) -> OwnWords:
+        return OwnWords(count)
+
+    def mutex(self, kind: str) -> Mutex:
+        from .leases import LeaseMutex, LeaseStore
+
+        return LeaseMutex(self.service(LeaseStore))
+
+    def service(self, factory: Callable[..., object], *args: object) -> Service:
+        return self._serve((factory, args))
+
+
+class Task(NamedTuple):
+    """What travels to a worker with a chunk.
+
+    Attributes:
+        seat: the one that it has.
+        chunk: its number.
+        origin: the number of its map, and that of its first item.
+        news: what patterns have to hear before, by their places.
+        job: pickled.
+        items: pickled.
+    """
+
+    seat: int
+    chunk: int
+    origin: tuple[int, int]
+    news: dict[int, Any]
+    job: bytes
+    items: bytes
+
+
+class Reply(NamedTuple):
+    """What comes back: an answer, or why the items could not be read; and what was logged."""
+
+    answer: Answer | None
+    unreadable: Failure | None
+    records: list[bytes]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a worker must know of an engine before its first chunk.
+
+    Attributes:
+        engine: its name, like no other.
+        state: pickled.
+        levels: of loggers.
+    """
+
+    engine: str
+    state: bytes
+    levels: dict[str, int]
+
+
+_desks: dict[str, list[Desk]] = {}
+"""The desks of this process where nobody works just now, by engine."""
+
+
+def work(site: Site, task: Task) -> Reply:
+    """In a worker: what an engine has to run with a task, in any thread."""
+    records: list[bytes] = []
+    desk = _desk_of(site)
+    try:
+        with _recording(records, f"worker-{task.seat}"):
+            return _answer(desk, task, records)
+    finally:
+        _desks[site.engine].append(desk)
+
+
+def _desk_of(site: Site) -> Desk:
+    desks = _desks.setdefault(site.engine, [])
+    with contextlib.suppress(IndexError):  # another thread may take the last
+        return desks.pop()
+    for name, level in site.levels.items():
+        logging.getLogger(name).setLevel(level)
+    line = memoryview(array("q", bytes(8 * LINE)))
+    state = pickle.loads(site.state)
+    desk = Desk(state, 1, line, give_back=GIVE_BACK, dumps=cloudpickle.dumps)
+    desk.attach()
+    return desk
+
+
+def _answer(desk: Desk, task: Task, records: list[bytes]) -> Reply:
+    desk.slot = task.seat
+    desk.begins(task.chunk)
+    try:
+        job, items = pickle.loads(task.job), pickle.loads(task.items)
+    except BaseException as error:
+        return Reply(None, describe(error), records)
+    for place, news in task.news.items():
+        desk.patterns[place].hear(news)
+    return Reply(desk.work(task.chunk, task.origin, False, {}, job, items), None, records)
+
+
+def leave(engine: str) -> None:
+    """In a worker: that engine has closed."""
+    for desk in _desks.pop(engine, []):
+        desk.detach()
+
+
+class _Recorder(logging.Handler):
+    """Keeps what the jobs of this process log, for the parent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._threads = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        found = getattr(self._threads, "records", None)
+        if found is None:
+            return
+        record.processName = self._threads.name
+        record.message = record.msg = record.getMessage()
+        record.args = None
+        if record.exc_info:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+            record.exc_info = None
+        found.append(pickle.dumps(record, protocol=5))
+
+    @contextlib.contextmanager
+    def recording(self, records: list[bytes], name: str) -> Iterator[None]:
+        self._threads.records, self._threads.name = records, name
+        try:
+            yield
+        finally:
+            self._threads.records = None
+
+
+_recorder = _Recorder()
+
+
+@contextlib.contextmanager
+def _recording(records: list[bytes], name: str) -> Iterator[None]:
+    root = logging.getLogger()
+    if _recorder not in root.handlers:
+        root.addHandler(_recorder)
+    with _recorder.recording(records, name):
+        yield
+
+
+@dataclass
+class Seat:
+    """The right to have a chunk on its way.
+
+    Attributes:
+        number: from 1.
+        chunk: the one that is, if one is.
+        task: its number.
+        since: when it was handed over, by the monotonic clock.
+    """
+
+    number: int
+    chunk: Chunk | None = None
+    task: int = 0
+    since: float = field(default=0.0)
+
+
+class Gone(Exception):
+    """A worker is gone with what it had; its text says how, such as "by SIGKILL"."""
+
+
+class RemoteEngine(Driver[S]):
+    """See `Engine`. A subclass says what is abstract here, in the terms of its engine."""
+
+    _chunk_time: ClassVar[float] = 0.2
+    _no_timeout: ClassVar[str] = ""
+    """Why an item can't be ended here that takes too long; "" where it can."""
+
+    def __init__(self, state: S, workers: int) -> None:
+        super().__init__(state, workers)
+        self.name = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._seats: dict[int, Seat] = {}
+        self._news: dict[int, tuple[Run[Any], dict[int, Any]]] = {}
+
+    # What an engine says
+
+    @abstractmethod
+    def _connect(self) -> Host:
+        """Reach the cluster, or start one; set how many workers there are."""
+
+    @abstractmethod
+    def _open_seats(self, site: Site) -> None:
+        """Called when the state can travel."""
+
+    @abstractmethod
+    def _send(self, seat: Seat, task: Task) -> None:
+        """Have `work(site, task)` run on a worker that is idle."""
+
+    @abstractmethod
+    def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
+        """What has come back, after that many seconds at most."""
+
+    def _end(self, seat: Seat) -> None:
+        """End the worker of a seat whose item takes too long."""
+        raise NotImplementedError
+
+    # Opening and closing
+
+    def _start(self) -> None:
+        host = self._connect()
+        for pattern in self._patterns:
+            pattern.open(host)
+            pattern._is_open = True
+        self._serve()
+        for pattern in self._patterns:
+            pattern.opened()
+        self._seats = {number: Seat(number) for number in range(1, host.slots)}
+        try:
+            with travelling():
+                state = dumps(self._state)
+        except SharingError:
+            raise
+        except Exception as error:  # any: a class may raise what it likes when it is pickled
+            raise unfit_field(self._state, self._patterns, error) from None
+        levels = {
+            name: logger.level
+            for name, logger in logging.root.manager.loggerDict.items()
+            if isinstance(logger, logging.Logger) and logger.level
+        }
+        self._open_seats(Site(self.name, state, {"": logging.root.level, **levels}))
+
+    def _serve(self) -> None:
+        """Called when all that asks for a service has done so."""
+
+    # Events
+
+    def _pump(self, timeout: float) -> None:
+        end = time.monotonic() + timeout
+        while True:
+            left = min(TICK, max(0.0, end - time.monotonic()))
+            came = self._collect(self._until_late(left))
+            with self._critical:
+                try:
+                    for seat, reply in came:
+                        self._receive(seat, reply)
+                    self._end_late()
+                except BaseException:
+                    self._dead = True  # nothing here can be relied on: don't listen again
+                    raise
+            if came or time.monotonic() >= end or not self._is_busy():
+                return
+
+    def _receive(self, seat: Seat, reply: Reply | Gone) -> None:
+        chunk, seat.chunk = seat.chunk, None
+        if chunk is None:
+            return
+        chunk.run.running -= 1
+        if isinstance(reply, Gone):
+            self._bury(seat, chunk, str(reply))
+            return
+        for record in map(pickle.loads, reply.records):
+            logger = logging.getLogger(record.name)
+            if logger.isEnabledFor(record.levelno):
+                logger.handle(record)
+        if reply.answer is None:
+            assert reply.unreadable is not None
+            self._take_unreadable(chunk, reply.unreadable)
+            return
+        ended, elapsed, deltas, refused, body = reply.answer
+        self._take_results(chunk, seat.number, seat.task, body, ended, elapsed, deltas, refused)
+
+    def _bury(self, seat: Seat, chunk: Chunk, how: str) -> None:
+        """A worker is gone, and perhaps for what it was given."""
+        for pattern in self._patterns:
+            pattern.worker_died(seat.number, seat.task, -1)
+        if not self._split(chunk):
+            self._try_again(chunk, how)
+
+    def _until_late(self, timeout: float) -> float:
+        """Till when there is nothing to do but to wait."""
+        now = time.monotonic()
+        late = [
+            seat.since + seat.chunk.run.timeout - now
+            for seat in self._seats.values()
+            if seat.chunk is not None and seat.chunk.run.timeout is not None
+        ]
+        return max(0.0, min([timeout, *late]))
+
+    def _end_late(self) -> None:
+        now = time.monotonic()
+        for seat in self._seats.values():
+            chunk = seat.chunk
+            if chunk is None or chunk.run.timeout is None or now < seat.since + chunk.run.timeout:
+                continue
+            self._end(seat)
+            seat.chunk = None
+            chunk.run.running -= 1
+            for pattern in self._patterns:
+                pattern.worker_died(seat.number, seat.task, -1)
+            reason = f"it ran for more than {chunk.run.timeout:g} s, and its worker was ended"
+            self._fail(chunk, ItemTimeout(chunk.run.name, chunk.items[0], "ItemTimeout", reason))
+
+    # Handing out
+
+    def _idle(self) -> Seat | None:
+        for seat in self._seats.values():
+            if seat.chunk is None and self._is_free(seat):
+                return seat
+        return None
+
+    def _is_free(self, seat: Seat) -> bool:
+        """Whether a worker is there for it."""
+        return True
+
+    def _is_busy(self) -> bool:
+        return any(seat.chunk is not None for seat in self._seats.values())
+
+    def _hand_over(self, worker: Seat, chunk: Chunk, number: int) -> None:
+        run = chunk.run
+        items = dumps(chunk.items)
+        chunk.nbytes = len(items)
+        news = self._news_of(run)
+        task = Task(worker.number, number, (run.number, chunk.first), news, run.job, items)
+        worker.chunk, worker.task, worker.since = chunk, number, time.monotonic()
+        self._send(worker, task)
+
+    def _news_of(self, run: Run[Any]) -> dict[int, Any]:
+        if run.number not in self._news:
+            self._news = {n: one for n, one in self._news.items() if one[0] in self._runs}
+            unread = getattr(run.fn, "unread", ())
+            found = ((n, pattern.news(unread)) for n, pattern in enumerate(self._patterns))
+            self._news[run.number] = run, {n: news for n, news in found if news is not None}
+        return self._news[run.number][1]
+
+    def _begin(self, fn: Any, items: Any, *options: Any) -> Run[Any]:
+        run: Run[Any] = super()._begin(fn, items, *options)
+        if run.timeout is not None:
+            if self._no_timeout:
+                raise SharingError(f"timeout can't be kept here: {self._no_timeout}")
+            run.fixed = run.size = 1  # so that the time of a chunk is that of its item
+        run.job = dumps(fn)
+        return run
+
+
+def dumps(value: object) -> bytes:
+    """Pickle what a worker may not be able to import: what the main module has goes by value."""
+    packed: bytes = cloudpickle.dumps(value, protocol=5)
+    return packed
+
+
+def import_or_say(module: str, engine: str) -> None:
+    """Import what an engine stands on.
+
+    Raises:
+        SharingError: it is not installed; with what to install.
+    """
+    import importlib
+
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        package = __name__.partition(".")[0].replace("_", "-")
+        raise SharingError(
+            f"the engine {engine!r} needs {error.name or module}, which is not installed: "
+            f"pip install '{package}[{engine}]'"
+        ) from None

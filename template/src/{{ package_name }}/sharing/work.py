@@ -1,0 +1,171 @@
+"""The part of a worker that is the same for all engines: a chunk's way through a job."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .pattern import patterns_by_field
+
+# The words of a worker, a cache line each. By them whoever sees them knows, after its death,
+# which item to blame, and before it, whether one is stuck.
+LINE = 8
+CHUNK = 0  # the chunk that it is in
+ITEM = 1  # the place of the item that runs; between items ~n, where n of the chunk have ended
+SINCE = 2  # when that item began, in ns of the monotonic clock, where there is a timeout
+STOP = 3  # written by the parent: begin no further item
+
+Failure = tuple[str, str, str]
+"""An exception as its class's name, its text and its traceback: it may not stand a pickle."""
+
+
+class Answer(NamedTuple):
+    """What came of a chunk.
+
+    Attributes:
+        ended: how many of its items have ended; those behind were not begun.
+        elapsed: seconds that these took, by the worker's clock.
+        deltas: what rides back for the patterns, by their places in the state.
+        refused: why what an item has done can't be kept, if it can't.
+        body: results and failures, pickled.
+    """
+
+    ended: int
+    elapsed: float
+    deltas: dict[int, Any]
+    refused: Failure | None
+    body: bytes
+
+
+class Desk:
+    """Where chunks are worked on, one at a time: a state, and the words that tell how far it is.
+
+    Args:
+        state: this worker's own.
+        slot: the worker's.
+        line: its words.
+        give_back: seconds after which the items of a chunk that are not begun are given back.
+        dumps: how results are pickled.
+    """
+
+    def __init__(
+        self,
+        state: Any,
+        slot: int,
+        line: memoryview,
+        *,
+        give_back: float,
+        dumps: Callable[..., bytes] = pickle.dumps,
+    ) -> None:
+        self.slot = slot
+        self.origin = 0, 0
+        self.state = state
+        self._line = line
+        self._give_back = give_back
+        self._dumps = dumps
+        self.patterns = patterns_by_field(state)
+
+    @property
+    def running(self) -> memoryview:
+        """See `pattern.Worker`."""
+        return self._line[ITEM : ITEM + 1]
+
+    def attach(self) -> None:
+        """Make the patterns ready for chunks."""
+        for pattern in self.patterns:
+            pattern.attach(self)
+
+    def detach(self) -> None:
+        """No more chunks will come."""
+        for pattern in self.patterns:
+            pattern.detach()
+
+    def begins(self, chunk: int) -> None:
+        """From here on it is this chunk that is worked on, none of whose items is begun yet."""
+        self._line[ITEM] = ~0
+        self._line[CHUNK] = chunk
+
+    def work(
+        self,
+        chunk: int,
+        origin: tuple[int, int],
+        timed: bool,
+        left: dict[int, int],
+        job: Callable[[Any, Any], Any],
+        items: list[Any],
+    ) -> Answer:
+        """Run the job on the items of a chunk that `begins`, and collect what is to ride back."""
+        self.origin = origin
+        for place, pattern in enumerate(self.patterns):
+            pattern.chunk_begins(chunk, left.get(place, 0))
+        begun = time.monotonic()
+        results, failures = self._run(job, items, timed, begun + self._give_back)
+        ended = len(results)
+        self._line[ITEM] = ~ended
+        elapsed = time.monotonic() - begun
+        body = self._pickled(results, failures)
+        deltas, refused = {}, None
+        for place, pattern in enumerate(self.patterns):
+            try:
+                delta = pattern.take_delta()
+            except ValueError as error:
+                refused = describe(error)
+                continue
+            if delta is not None:
+                deltas[place] = delta
+        return Answer(ended, elapsed, deltas, refused, body)
+
+    def _run(
+        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool, give_back: float
+    ) -> tuple[list[Any], dict[int, Failure]]:
+        line, state, clock = self._line, self.state, time.monotonic
+        results: list[Any] = []
+        failures: dict[int, Failure] = {}
+        keep = results.append
+        for place, item in enumerate(items):
+            if timed:
+                line[SINCE] = time.monotonic_ns()
+            line[ITEM] = place
+            try:
+                keep(job(item, state))
+            except BaseException as error:
+                failures[place] = describe(error)
+                keep(None)
+            if clock() > give_back or line[STOP]:
+                break
+        return results, failures
+
+    def _pickled(self, results: list[Any], failures: dict[int, Failure]) -> bytes:
+        try:
+            return self._dumps((results, failures), protocol=5)
+        except Exception:
+            for place, result in enumerate(results):
+                try:
+                    self._dumps(result, protocol=5)
+                except Exception as error:
+                    kind, text, trace = describe(error)
+                    name = type(result).__name__
+                    failures[place] = kind, f"its result, a {name}, can't be pickled: {text}", trace
+                    results[place] = None
+            return self._dumps((results, failures), protocol=5)
+
+
+def describe(error: BaseException) -> Failure:
+    """An exception in words; whatever it is, this succeeds.
+
+    Without a traceback when no code but ours is in it, which would explain nothing: of what
+    can't be pickled, above all.
+    """
+    try:
+        text = str(error)
+    except Exception:
+        text = "(its text can't be had)"
+    trace = ""
+    if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+        with contextlib.suppress(Exception):
+            trace = "".join(traceback.format_exception(error))
+    return type(error).__name__, text, trace
