@@ -209,6 +209,8 @@ def _command(
         add("engine", str, f"What the workers are: {' or '.join(ENGINES)}.")
         add("workers", int, "How many there are; left out, one a core.")
         add("start_method", str, "How they start: spawn (if left out), forkserver or fork.")
+        if len(ENGINES) > 1:
+            add("address", str, "Of a cluster that runs already; left out, one is started here.")
     as_json = typer.Option(
         "--json", help="Print what came out as one object.", rich_help_panel="How it runs"
     )

@@ -140,10 +140,22 @@ def open_engine(
         StartFailed: the workers don't start (raised by ``with``).
     """
     if engine not in ENGINES:
-        raise SharingError(f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}")
+        raise SharingError(
+            f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}, or let "
+            "`nox -s update -- -d 'engines=[…]'` add it to the project"
+        )
     if workers is not None and (isinstance(workers, bool) or workers < 1):
         raise SharingError(f"workers must be a whole number above 0, not {workers!r}")
-    module = importlib.import_module(f".{engine}.engine", __package__)
+    try:
+        module = importlib.import_module(f".{engine}.engine", __package__)
+    except ModuleNotFoundError as error:
+        package = __name__.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] == package:
+            raise
+        raise SharingError(
+            f"the engine {engine!r} needs {error.name}, which is not installed: "
+            f"pip install '{package.replace('_', '-')}[{engine}]'"
+        ) from None
     return cast("Engine[S]", module.open_engine(state, workers, start_method, address))
 
 

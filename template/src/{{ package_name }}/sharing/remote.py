@@ -402,21 +402,3 @@ def dumps(value: object) -> bytes:
     """Pickle what a worker may not be able to import: what the main module has goes by value."""
     packed: bytes = cloudpickle.dumps(value, protocol=5)
     return packed
-
-
-def import_or_say(module: str, engine: str) -> None:
-    """Import what an engine stands on.
-
-    Raises:
-        SharingError: it is not installed; with what to install.
-    """
-    import importlib
-
-    try:
-        importlib.import_module(module)
-    except ImportError as error:
-        package = __name__.partition(".")[0].replace("_", "-")
-        raise SharingError(
-            f"the engine {engine!r} needs {error.name or module}, which is not installed: "
-            f"pip install '{package}[{engine}]'"
-        ) from None

@@ -15,16 +15,23 @@ from __future__ import annotations
 import os
 import queue
 import time
+import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from distributed import Client, LocalCluster, get_client
+
+import dask
 
 from ..driver import GRACE
 from ..engine import Engine, available_cores
 from ..errors import SharingError, StartFailed
 from ..pattern import Host
 from ..processes.service import Recipe
-from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task, import_or_say
+from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task
+from .hosted import Desks, Service, Services, call, key_of, work_on
 
 S = TypeVar("S")
 
@@ -39,7 +46,6 @@ def open_engine(
     state: S, workers: int | None, start_method: str | None, address: str | None
 ) -> Engine[S]:
     """The engine; see `sharing.open_engine`."""
-    import_or_say("distributed", "dask")
     if start_method is not None:
         raise SharingError(
             f"the engine 'dask' has no start method, and was given {start_method!r}: leave that out"
@@ -50,7 +56,7 @@ def open_engine(
 class _Published:
     """An array that is scattered over the workers, and published under a name."""
 
-    def __init__(self, client: Any, array: Any) -> None:
+    def __init__(self, client: Client, array: Any) -> None:
         self.name = f"array-{os.urandom(8).hex()}"
         self.lost = False
         future = client.scatter(array, broadcast=True, hash=False)
@@ -67,8 +73,6 @@ class _Named:
     name: str
 
     def fetch(self) -> Any:
-        from distributed import get_client
-
         array = get_client().get_dataset(self.name).result(timeout=_START)
         array.flags.writeable = False  # it is the worker's own, for all of its tasks
         return array
@@ -79,25 +83,30 @@ class _Store:
 
     ships_blocks = True
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._published: list[_Published] = []
+        self._published: dict[str, weakref.ref[_Published]] = {}
 
     def publish(self, array: Any) -> _Published:
+        self._retract(name for name, one in self._published.items() if one() is None)
         published = _Published(self._client, array.copy())
-        self._published.append(published)
+        self._published[published.name] = weakref.ref(published)
         return published
 
     def retract_all(self) -> None:
         """Nobody looks at any of them any more."""
-        for published in self._published:
-            self._client.unpublish_dataset(published.name)
-        self._published.clear()
+        self._retract(self._published)
+
+    def _retract(self, names: Iterable[str]) -> None:
+        for name in list(names):
+            del self._published[name]
+            self._client.unpublish_dataset(name)
 
     def lose_all(self) -> None:
         """Some may have been with a worker that is gone."""
-        for published in self._published:
-            published.lost = True
+        for reference in self._published.values():
+            if (published := reference()) is not None:
+                published.lost = True
 
 
 class DaskEngine(RemoteEngine[S]):
@@ -125,10 +134,6 @@ class DaskEngine(RemoteEngine[S]):
         self._alone_since: float | None = None
 
     def _connect(self) -> Host:
-        from distributed import Client
-
-        from .hosted import Services
-
         try:
             if self._address is None:
                 self._cluster = self._start_cluster()
@@ -152,9 +157,6 @@ class DaskEngine(RemoteEngine[S]):
         return RemoteHost(self._workers, self._add_service, self._store)
 
     def _start_cluster(self) -> Any:
-        from distributed import LocalCluster
-
-        import dask
 
         settings = {
             "distributed.worker.daemon": True,
@@ -170,15 +172,11 @@ class DaskEngine(RemoteEngine[S]):
             )
 
     def _add_service(self, recipe: Recipe) -> Any:
-        from .hosted import Service
-
         self._recipes.append(recipe)
         self._served.append(Service(self._services_name, len(self._recipes) - 1))
         return self._served[-1]
 
     def _serve(self) -> None:
-        from .hosted import Services
-
         self._services = Services(self.name, self._recipes)
         self._client.subscribe_topic(self._services.name, self._on_event)
         try:
@@ -192,8 +190,6 @@ class DaskEngine(RemoteEngine[S]):
             service.belong_to(self._client)
 
     def _open_seats(self, site: Site) -> None:
-        from .hosted import Desks
-
         self._desks = Desks(site)
         self._client.register_plugin(self._desks)
 
@@ -213,8 +209,6 @@ class DaskEngine(RemoteEngine[S]):
         return None
 
     def _send(self, seat: Seat, task: Task) -> None:
-        from .hosted import key_of, work_on
-
         address = self._free_worker()
         assert address is not None
         self._where[seat.number] = address
@@ -311,8 +305,6 @@ class DaskEngine(RemoteEngine[S]):
 
     def _take_leave(self, client: Any) -> None:
         """Take back what the workers and the scheduler were given."""
-        from .hosted import call
-
         if self._desks is not None:
             client.unregister_worker_plugin(self._desks.name)
         self._store.retract_all()

@@ -23,6 +23,8 @@ from concurrent.futures import Future
 from multiprocessing.managers import BaseManager
 from typing import Any, TypeVar
 
+from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
 from ..driver import death
 from ..engine import Engine, available_cores
 from ..errors import SharingError
@@ -38,7 +40,6 @@ from ..remote import (
     Seat,
     Site,
     Task,
-    import_or_say,
     leave,
     work,
 )
@@ -51,7 +52,6 @@ def open_engine(
     state: S, workers: int | None, start_method: str | None, address: str | None
 ) -> Engine[S]:
     """The engine; see `sharing.open_engine`."""
-    import_or_say("joblib", "joblib")
     for name, value in (("start method", start_method), ("address", address)):
         if value is not None:
             raise SharingError(
@@ -177,8 +177,6 @@ class JoblibEngine(RemoteEngine[S]):
         self._start_executor()
 
     def _start_executor(self) -> None:
-        from joblib.externals.loky.process_executor import ProcessPoolExecutor
-
         threads = str(max(1, available_cores() // self._workers))
         limits = {name: threads for name in lifeline.THREAD_LIMITS if name not in os.environ}
         self._executor = ProcessPoolExecutor(

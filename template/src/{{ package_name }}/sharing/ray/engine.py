@@ -19,6 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from ..driver import GRACE
 from ..engine import Engine, available_cores
 from ..errors import ServiceLost, SharingError, StartFailed
@@ -33,7 +36,6 @@ from ..remote import (
     Seat,
     Site,
     Task,
-    import_or_say,
     leave,
     work,
 )
@@ -54,7 +56,6 @@ def open_engine(
     state: S, workers: int | None, start_method: str | None, address: str | None
 ) -> Engine[S]:
     """The engine; see `sharing.open_engine`."""
-    import_or_say("ray", "ray")
     if start_method is not None:
         raise SharingError(
             f"the engine 'ray' has no start method, and was given {start_method!r}: leave that out"
@@ -83,8 +84,6 @@ class _Services:
     """The actor of the services."""
 
     def __init__(self, recipes: Sequence[Recipe]) -> None:
-        import ray
-
         lifeline.ignore_stop_signals()
         self._hub = Hub(recipes)
         # Ray makes a dead actor anew: a cache may forget, but no other state may begin again.
@@ -106,8 +105,6 @@ class _Service:
         pass
 
     def call(self, method: str, *args: Any) -> Any:
-        import ray
-
         if self.actor is None:
             raise ServiceLost("the actor of the services has not started")
         group = "waiting" if method in _WAITING else "quick"
@@ -126,8 +123,6 @@ class _Published:
     lost: bool = False  # ray keeps it with the driver
 
     def fetch(self) -> Any:
-        import ray
-
         return ray.get(self.ref)
 
 
@@ -137,8 +132,6 @@ class _Store:
     ships_blocks = False
 
     def publish(self, array: Any) -> _Published:
-        import ray
-
         return _Published(ray.put(array))
 
 
@@ -157,8 +150,6 @@ class RayEngine(RemoteEngine[S]):
         self._pending: dict[Any, Seat] = {}
 
     def _connect(self) -> Host:
-        import ray
-
         if not ray.is_initialized():
             self._init()
             self._started = True
@@ -172,8 +163,6 @@ class RayEngine(RemoteEngine[S]):
         return RemoteHost(self._workers, self._add_service, _Store())
 
     def _init(self) -> None:
-        import ray
-
         # What jobs import is found as it is here; a cluster of others has it installed.
         paths = os.pathsep.join(path for path in sys.path if path)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
@@ -198,9 +187,6 @@ class RayEngine(RemoteEngine[S]):
         return self._clients[-1]
 
     def _serve(self) -> None:
-        import ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         if not self._recipes:
             return
         here = ray.get_runtime_context().get_node_id()
@@ -218,8 +204,6 @@ class RayEngine(RemoteEngine[S]):
         self._site = site
         for seat in self._seats.values():
             self._start_actor(seat)
-        import ray
-
         try:
             ready = [actor.ready.remote() for actor in self._actors.values()]
             ray.get(ready, timeout=_START)
@@ -227,16 +211,12 @@ class RayEngine(RemoteEngine[S]):
             raise StartFailed(f"a worker did not start: {_line(error)}") from None
 
     def _start_actor(self, seat: Seat) -> None:
-        import ray
-
         self._actors[seat.number] = ray.remote(_Desk).options(num_cpus=1).remote(self._site)
 
     def _send(self, seat: Seat, task: Task) -> None:
         self._pending[self._actors[seat.number].work.remote(task)] = seat
 
     def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
-        import ray
-
         if not self._pending:
             return []
         pending = list(self._pending)
@@ -246,8 +226,6 @@ class RayEngine(RemoteEngine[S]):
         return [(self._pending[ref], self._outcome(ref)) for ref in done if ref in self._pending]
 
     def _outcome(self, ref: Any) -> Reply | Gone:
-        import ray
-
         seat = self._pending.pop(ref)
         try:
             reply: Reply = ray.get(ref)
@@ -257,15 +235,11 @@ class RayEngine(RemoteEngine[S]):
         return reply
 
     def _end(self, seat: Seat) -> None:
-        import ray
-
         ray.kill(self._actors[seat.number])
         self._pending = {ref: one for ref, one in self._pending.items() if one is not seat}
         self._start_actor(seat)
 
     def _end_workers(self, *, politely: bool) -> None:
-        import ray
-
         if not ray.is_initialized():
             return
         idle = [
@@ -284,8 +258,6 @@ class RayEngine(RemoteEngine[S]):
         self._pending.clear()
 
     def _close_host(self) -> None:
-        import ray
-
         if self._hub is not None and ray.is_initialized():
             ray.kill(self._hub)
         self._hub = None
