@@ -17,6 +17,7 @@ BENCH = TEMPLATE / "src/{{ package_name }}/bench"
 CORE = {
     "__init__.py.jinja",
     "chosen.py.jinja",
+    "driver.py",
     "engine.py",
     "errors.py",
     "limits.py",
@@ -24,6 +25,8 @@ CORE = {
     "pattern.py",
     "per_worker.py",
     "processes",
+    "runs.py",
+    "work.py",
 }
 FILES = [
     path.relative_to(TEMPLATE)

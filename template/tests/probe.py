@@ -5,8 +5,7 @@ import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
-from under_test import pattern
-from under_test import worker as workers
+from under_test import pattern, work
 
 
 def kill_self() -> None:
@@ -37,15 +36,15 @@ class Probe(pattern.Pattern):
         self.patient = patient
 
     def attach(self, worker: pattern.Worker) -> None:
-        assert isinstance(worker, workers.Setup)
+        assert isinstance(worker, work.Desk)
         self.slot = worker.slot
-        self._line = workers.line_of(worker.words, worker.slot)
+        self._line = worker._line
         if self.patient:
-            workers.GIVE_BACK = 3600
+            worker._give_back = 3600
 
     def seem_late(self) -> None:
         """Have the item that runs seem to have begun an hour ago."""
-        self._line[workers.SINCE] -= 3600 * 10**9
+        self._line[work.SINCE] -= 3600 * 10**9
 
     def chunk_begins(self, chunk: int, left: int) -> None:
         self.chunk = chunk

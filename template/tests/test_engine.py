@@ -51,8 +51,8 @@ from engine_jobs import (
 from faults import assert_red
 from probe import Bare, Probe
 from signs import Signs, wait_until
+from under_test import driver, runs, sharing, work
 from under_test import engine as engines
-from under_test import runs, sharing, work
 
 Engine = sharing.Engine[Bare]
 
@@ -159,7 +159,7 @@ def test_what_waits_for_a_slow_head_is_bounded(
 
     def note_and_pump(self: engines.ProcessEngine[Any], timeout: float) -> None:
         # It waits for something to happen, though there is more and somebody to give it to.
-        if timeout == engines._TICK and self._has_idle():
+        if timeout == driver.TICK and self._idle():
             signs.give("refused")
         pump(self, timeout)
 
@@ -237,7 +237,7 @@ def test_a_slow_reader_does_not_shrink_chunks(monkeypatch: pytest.MonkeyPatch) -
     By the worker's clock each item takes a microsecond, whatever else the machine does.
     """
     clock = partial(next, itertools.count(0, 1e-6))
-    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=clock))
     longest = 0
     with sharing.open_engine(Bare(Probe()), workers=1, start_method="fork") as engine:
         results = engine.map(chunk_of, itertools.count())

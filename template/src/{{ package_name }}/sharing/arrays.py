@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from . import owners
 from .errors import SharingError
-from .pattern import Host, Pattern, Published, Store, Words, Worker
+from .pattern import Host, Pattern, Published, Readable, Store, Words, Worker
 from .processes.memory import Memory
 
 if TYPE_CHECKING:
@@ -251,7 +251,7 @@ class SharedArray(Pattern):
             self._published, self._seen = self._store.publish(self.array), seen
         return self._published
 
-    def hear(self, news: Published) -> None:
+    def hear(self, news: Readable) -> None:
         far = self._memory
         assert isinstance(far, _Far)
         if far.published != news:
@@ -350,7 +350,7 @@ class _Far:
         self._file = file
         self._nbytes = nbytes
         self._unfinished = unfinished
-        self.published: Published | None = None
+        self.published: Readable | None = None
 
     @property
     def buffer(self) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 import os
 import sys
 import threading
@@ -422,9 +423,9 @@ class Guarded(_Locking):
 
     def open(self, host: Host) -> None:
         if not host.is_shared:
-            from .leases import LeasedGuarded
-
-            self.__class__ = LeasedGuarded  # till it closes: nothing of the below fits
+            # Not there in a project whose only engine is `processes`.
+            leases = importlib.import_module(".leases", __package__)
+            self.__class__ = leases.LeasedGuarded  # till it closes: nothing below fits
             self.open(host)
             return
         super().open(host)

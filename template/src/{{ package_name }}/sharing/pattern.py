@@ -104,14 +104,18 @@ class Host(Protocol):
 
 
 class Published(Protocol):
-    """A copy of an array, to be read by workers. It travels to them."""
+    """A copy of an array for the workers, to which it travels as something that is `Readable`."""
 
     @property
     def lost(self) -> bool:
-        """In the parent: whether it may be gone with a worker."""
+        """Whether it may be gone with a worker."""
+
+
+class Readable(Protocol):
+    """A published array, in a worker."""
 
     def fetch(self) -> Any:
-        """The array, read only. Called in a worker, and not twice for the same one."""
+        """The array, read only. Not called twice for the same one."""
 
 
 class Store(Protocol):

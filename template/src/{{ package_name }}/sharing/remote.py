@@ -15,6 +15,7 @@ where the run can't survive anyway.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import pickle
@@ -67,9 +68,9 @@ class RemoteHost:
         return OwnWords(count)
 
     def mutex(self, kind: str) -> Mutex:
-        from .leases import LeaseMutex, LeaseStore
-
-        return LeaseMutex(self.service(LeaseStore))
+        leases = importlib.import_module(".leases", __package__)  # not there without locks
+        mutex: Mutex = leases.LeaseMutex(self.service(leases.LeaseStore))
+        return mutex
 
     def service(self, factory: Callable[..., object], *args: object) -> Service:
         return self._serve((factory, args))

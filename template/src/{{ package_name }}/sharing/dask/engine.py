@@ -21,14 +21,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from distributed import Client, LocalCluster, get_client
-
 import dask
+from distributed import Client, LocalCluster, get_client
 
 from ..driver import GRACE
 from ..engine import Engine, available_cores
 from ..errors import SharingError, StartFailed
-from ..pattern import Host
+from ..pattern import Host, Published
 from ..processes.service import Recipe
 from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task
 from .hosted import Desks, Service, Services, call, key_of, work_on
@@ -87,7 +86,7 @@ class _Store:
         self._client = client
         self._published: dict[str, weakref.ref[_Published]] = {}
 
-    def publish(self, array: Any) -> _Published:
+    def publish(self, array: Any) -> Published:
         self._retract(name for name, one in self._published.items() if one() is None)
         published = _Published(self._client, array.copy())
         self._published[published.name] = weakref.ref(published)

@@ -119,6 +119,8 @@ class _Service:
 
 @dataclass(frozen=True)
 class _Published:
+    """In the parent and in the workers."""
+
     ref: Any
     lost: bool = False  # ray keeps it with the driver
 
