@@ -44,17 +44,22 @@ def meet(signs: Signs) -> None:
 
 
 def get_all(signs: Signs, state: State) -> list[tuple[str, int]]:
-    """Want a hundred keys, together with the other worker."""
-    meet(signs)
+    """Want a hundred keys, together with the other worker.
+
+    The first ones take until the other wants them, too.
+    """
 
     def compute(number: int) -> tuple[str, int]:
         signs.note("computed", number)
+        if number < 20:
+            wait_until(lambda: len(signs.notes(f"at {number}")) == 2)
         return f"value {number}", number
 
-    return [
-        state.results.get_or_compute(("all", number), partial(compute, number))
-        for number in range(100)
-    ]
+    def get(number: int) -> tuple[str, int]:
+        signs.note(f"at {number}")
+        return state.results.get_or_compute(("all", number), partial(compute, number))
+
+    return [get(number) for number in range(100)]
 
 
 def compute_and_wait(task: Task, state: State) -> object:

@@ -67,11 +67,11 @@ def _nothing_is_left() -> Iterator[None]:
     files = leftovers.files()
     yield
     try:
-        wait_until(lambda: len(_others()) <= len(processes), 2)
+        wait_until(lambda: len(_others()) <= len(processes))
     except TimeoutError:
         pytest.fail(f"processes are left: {_others() - processes}")
     try:
-        wait_until(lambda: leftovers.files() <= files, 2)
+        wait_until(lambda: leftovers.files() <= files)
     except TimeoutError:
         pytest.fail(f"files are left: {leftovers.files() - files}")
 

@@ -8,11 +8,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from probe import Bare, Probe, kill_self
 from signs import Signs, wait_until
 from under_test import pattern, worker
+
+SLOW = 2 * worker.GIVE_BACK
+"""Seconds that are longer than a worker keeps other items waiting."""
 
 
 def square(item: int, state: object) -> int:
@@ -61,16 +65,13 @@ def give_back(item: bytes, state: object) -> bytes:
     return item[::-1]
 
 
-def wait_for_silence(item: Item, state: object) -> int:
-    """As the first, wait until for a while no other item has begun."""
+def wait_for_refusal(item: Item, state: object) -> int:
+    """As the first, wait until no more are handed out, or far too many have been."""
+    begun = partial(item.signs.notes, "begun")
     item.signs.note("begun")
     if item.number == 0:
-        begun, since = -1, time.monotonic()
-        while time.monotonic() < since + 0.2 and begun < 1_000:
-            if len(item.signs.notes("begun")) != begun:
-                begun, since = len(item.signs.notes("begun")), time.monotonic()
-            time.sleep(0.01)
-    return len(item.signs.notes("begun"))
+        wait_until(lambda: item.signs.given("refused") or len(begun()) > 1_000)
+    return len(begun())
 
 
 def note_both_ends(item: Item, state: object) -> int:
@@ -86,9 +87,9 @@ def chunk_of(item: int, state: Bare) -> int:
 
 
 def chunk_of_slow(item: int, state: Bare) -> tuple[int, int]:
-    """One in a thousand takes longer than a worker keeps others waiting for it."""
+    """One in a thousand is slow."""
     if item % 1000 == 400:
-        time.sleep(2 * worker.GIVE_BACK)
+        time.sleep(SLOW)
     return state.probe.chunk, item
 
 
@@ -180,16 +181,17 @@ def die_after_all(item: Item, state: Bare) -> int:
 
 def give_much(item: Item, state: Bare) -> bytes:
     if item.signs.first("begun"):
-        item.signs.wait("asked")
-        item.signs.note("pid", os.getpid())
+        item.signs.note("slot", state.probe.slot)
         return bytes(20_000_000)
     return b"again"
 
 
-def get_stuck(item: str, state: object) -> str:
-    """Stop in the way that the item says."""
+def get_stuck(item: str, state: Bare) -> str:
+    """Stop in the way that the item says, and seem to have done so for long."""
     import ctypes
 
+    if len(item) > 1:
+        state.probe.seem_late()
     if item == "sleeps":
         time.sleep(600)
     elif item == "in C":  # which keeps the interpreter from doing anything else
@@ -197,6 +199,10 @@ def get_stuck(item: str, state: object) -> str:
     elif item == "is stopped":
         os.kill(os.getpid(), signal.SIGSTOP)
     return item
+
+
+def take_long(item: object, state: object) -> None:
+    time.sleep(600)
 
 
 def leave_a_child(item: Item, state: Bare) -> int:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,12 +31,6 @@ def fresh_state() -> State:
     )
 
 
-def meet(signs: Signs) -> None:
-    """Wait until both workers are here."""
-    signs.note("there", os.getpid())
-    wait_until(lambda: len(signs.notes("there")) == 2)
-
-
 @dataclass(frozen=True)
 class Task:
     """An item: what to do with which lock."""
@@ -54,22 +49,64 @@ def lock_of(task: Task, state: State) -> sharing.Lock:
     return lock
 
 
+TURNS = 20
+"""How often two get in each other's way on purpose, before they do by chance."""
+
+
+def get_in_each_others_way(signs: Signs, change: Callable[[Callable[[], None]], None]) -> None:
+    """Of two, one stops in the middle of a change until the other begins one, in turn.
+
+    Who is not kept out is in then, even where both have to share one core.
+    """
+    mine = int(signs.first("here"))
+    for turn in range(TURNS):
+        if turn % 2 == mine:
+
+            def stop(turn: int = turn) -> None:
+                signs.give(f"in {turn}")
+                signs.wait(f"begins {turn}")
+
+            change(stop)
+            signs.wait(f"out {turn}")
+        else:
+            signs.wait(f"in {turn}")
+            signs.give(f"begins {turn}")
+            change(go_on)
+            signs.give(f"out {turn}")
+
+
+def go_on() -> None:
+    pass
+
+
 def count_in_a_file(task: Task, state: State) -> None:
     """Read, add one, write: nothing that stands company."""
-    meet(task.signs)
     lock = lock_of(task, state)
-    for _ in range(task.number):
+
+    def change(pause: Callable[[], None]) -> None:
         with lock:
-            task.file.write_text(str(int(task.file.read_text()) + 1))
+            number = int(task.file.read_text() or 0)  # nothing, where another one writes meanwhile
+            pause()
+            task.file.write_text(str(number + 1))
+
+    get_in_each_others_way(task.signs, change)
+    for _ in range(task.number):
+        change(go_on)
 
 
 def move_to_and_fro(task: Task, state: State) -> None:
     """Change every account, as often as the task says."""
-    meet(task.signs)
-    for _ in range(task.number):
+
+    def change(pause: Callable[[], None]) -> None:
         with state.accounts as accounts:
-            for place, number in enumerate(accounts):
+            numbers = list(accounts)
+            pause()
+            for place, number in enumerate(numbers):
                 accounts[place] = number + 1
+
+    get_in_each_others_way(task.signs, change)
+    for _ in range(task.number):
+        change(go_on)
 
 
 def try_in_vain(task: Task, state: State) -> list[bool]:

@@ -1,4 +1,4 @@
-"""A pattern for tests: it knows the chunk, and kills its worker where no job can."""
+"""A pattern for tests: it knows the chunk, and does to its worker what no job can."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from under_test import pattern
+from under_test import worker as workers
 
 
 def kill_self() -> None:
@@ -16,6 +17,10 @@ def kill_self() -> None:
 class Probe(pattern.Pattern):
     """A job sees its chunk by `chunk`, and has its worker killed later on by `die_at`.
 
+    Args:
+        patient: whether workers keep the items of a chunk that they have not begun, however long
+            that takes. Else the load of the machine has a say in what a chunk is.
+
     Attributes:
         chunk: the number of the chunk that is worked on.
         slot: the worker's.
@@ -23,13 +28,24 @@ class Probe(pattern.Pattern):
             "chunk", when they are on their way and the next chunk begins.
     """
 
-    _own_to_process: ClassVar[frozenset[str]] = frozenset({"chunk", "slot", "die_at"})
+    _own_to_process: ClassVar[frozenset[str]] = frozenset({"chunk", "slot", "die_at", "_line"})
     chunk = 0
     slot = 0
     die_at = ""
 
+    def __init__(self, *, patient: bool = False) -> None:
+        self.patient = patient
+
     def attach(self, worker: pattern.Worker) -> None:
+        assert isinstance(worker, workers.Setup)
         self.slot = worker.slot
+        self._line = workers.line_of(worker.words, worker.slot)
+        if self.patient:
+            workers.GIVE_BACK = 3600
+
+    def seem_late(self) -> None:
+        """Have the item that runs seem to have begun an hour ago."""
+        self._line[workers.SINCE] -= 3600 * 10**9
 
     def chunk_begins(self, chunk: int, left: int) -> None:
         self.chunk = chunk

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-LIMIT = 20.0
-"""Seconds after which what is waited for is taken not to come."""
+LIMIT = 60.0
+"""Seconds after which what is waited for is taken not to come, on a machine that is busy, too."""
 
 
 def wait_until(what: Callable[[], object], limit: float = LIMIT) -> None:

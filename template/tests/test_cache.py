@@ -124,7 +124,7 @@ def test_a_value_lives_so_long(engine: Engine, signs: Signs) -> None:
 
     (first,) = ask(1)
     assert first == 1
-    wait_until(lambda: engine.state.brief.stats().entries == 0, 2)
+    wait_until(lambda: engine.state.brief.stats().entries == 0)
     assert ask(2) == {2}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from command_line import complaint, report, run
+from signs import LIMIT
 from under_test import cli
 
 PYTHON = [sys.executable, "-c"]
@@ -171,7 +172,7 @@ def test_a_command_line_that_is_wrong_gets_one_line(add: Callable[[str, str], Pa
 def test_the_same_under_python_m() -> None:
     def typed(word: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", cli.PACKAGE, word]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
 
     ran = typed("no-such")
     assert ran.returncode == 2
@@ -187,7 +188,9 @@ before = set(sys.modules)
 import {cli.PACKAGE}.cli
 print(*{{name.partition(".")[0] for name in set(sys.modules) - before}})
 """
-    ran = subprocess.run([*PYTHON, source], capture_output=True, text=True, timeout=60, check=True)
+    ran = subprocess.run(
+        [*PYTHON, source], capture_output=True, text=True, timeout=LIMIT, check=True
+    )
     assert set(ran.stdout.split()) - sys.stdlib_module_names == {cli.PACKAGE}
 
 
@@ -217,7 +220,7 @@ def test_a_signal_ends_in_order(
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         process.send_signal(number)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=LIMIT)
     assert process.returncode == code
     assert err == line
     assert list(tmp_path.iterdir()) == [folder]
@@ -235,7 +238,7 @@ def test_a_reader_that_leaves_ends_it_quietly(
         assert process.stdout is not None
         assert process.stdout.readline()
         process.stdout.close()
-        assert process.wait(timeout=20) == 141
+        assert process.wait(timeout=LIMIT) == 141
         assert process.stderr is not None
         assert process.stderr.read() == ""
 

@@ -122,10 +122,11 @@ def test_a_worker_killed_between_items_appends_once(
     engine: Engine, signs: Signs, where: str
 ) -> None:
     since = Since(engine)
-    items = [(signs, n, where) for n in range(100)]
-    assert list(engine.map(note_and_arm, items, chunk_size=20, retries=0)) == list(range(100))
+    # More than may wait for the first chunk, so that its worker gets another one.
+    items = [(signs, n, where) for n in range(1_000)]
+    assert list(engine.map(note_and_arm, items, chunk_size=20, retries=0)) == list(range(1_000))
     assert signs.given(f"killed {where}")
-    assert since.records == notes_of(range(100))
+    assert since.records == notes_of(range(1_000))
 
 
 def test_an_item_that_kills_every_worker_leaves_no_record(engine: Engine) -> None:

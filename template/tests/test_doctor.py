@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from command_line import complaint, report, run
 from faults import assert_red
+from signs import LIMIT
 from under_test import cli, limits, memory, owners
 
 doctor = importlib.import_module(f"{cli.PACKAGE}.doctor")
@@ -286,7 +287,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(
     outputs.mkdir()
     dead_one, live_one = maker("dies", outputs / "a.csv"), maker("waits", outputs / "b.csv")
     with dead_one as (dead, folder), live_one as (alive, folder_in_use):
-        dead.wait(timeout=20)
+        dead.wait(timeout=LIMIT)
         part, part_in_use = sorted(outputs.iterdir())
         reused = segments / owners.name()
         reused = other(reused, began=owners.me().began + 1)  # of one whose number we have now
@@ -322,7 +323,7 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(
         assert all(path.exists() for path in unclear | foreign | in_use)
 
         alive.kill()
-        alive.wait(timeout=20)
+        alive.wait(timeout=LIMIT)
         removed = left_check("--clean", outputs)["facts"]["removed"]
         assert set(removed) == {str(part_in_use), str(folder_in_use)}
 
@@ -346,7 +347,7 @@ def test_a_link_is_not_followed(tmp_path: Path, segments: Path) -> None:
 @linux
 def test_a_segment_whose_owner_and_tracker_were_killed_is_found(tmp_path: Path) -> None:
     with maker("in a segment", tmp_path / "out") as (dead, folder):
-        dead.wait(timeout=20)
+        dead.wait(timeout=LIMIT)
         temporary = Path(tempfile.gettempdir())
         found = [
             one

@@ -14,7 +14,7 @@ import leftovers
 import pytest
 from probe import Bare, Probe
 from processes_jobs import Served, State, call, call_until_answered, name_self, sees_default_signals
-from signs import Signs, wait_until
+from signs import LIMIT, Signs, wait_until
 from under_test import memory, mutex, sharing
 
 STOPS = [signal.SIGINT, signal.SIGTERM]
@@ -36,11 +36,11 @@ class Script:
         self.family = leftovers.family(self.process.pid)
         assert len(self.family) >= 2
 
-    def ends(self, code: int, limit: float = 20) -> str:
+    def ends(self, code: int) -> str:
         """Wait until it has ended so, and nobody is left of it; what it said on stderr."""
-        _, errors = self.process.communicate(timeout=limit)
+        _, errors = self.process.communicate(timeout=LIMIT)
         assert self.process.returncode == code, errors
-        wait_until(lambda: not leftovers.alive(self.family), 2)
+        wait_until(lambda: not leftovers.alive(self.family))
         return errors
 
     def all_begun_have_ended(self) -> None:
@@ -49,7 +49,7 @@ class Script:
 
 @contextlib.contextmanager
 def running(
-    start_method: str, signs: Signs, how: str = "waits", grace: float = 20
+    start_method: str, signs: Signs, how: str = "waits", grace: float = 600
 ) -> Iterator[Script]:
     """Start it; ``how`` says what its items do."""
     file = Path(__file__).with_name("long_work.py")
@@ -114,7 +114,7 @@ def test_what_does_not_end_within_the_grace_is_ended(start_method: str, signs: S
 
 
 def test_a_second_signal_ends_it_now(signs: Signs) -> None:
-    with running("fork", signs, grace=60) as script:
+    with running("fork", signs, grace=600) as script:
         script.is_at_work()
         script.process.send_signal(signal.SIGINT)
         signs.wait("interrupted")
@@ -124,7 +124,7 @@ def test_a_second_signal_ends_it_now(signs: Signs) -> None:
 
 
 def test_a_second_signal_before_the_engine_has_seen_the_first(signs: Signs) -> None:
-    with running("fork", signs, "is hurried", grace=60) as script:
+    with running("fork", signs, "is hurried", grace=600) as script:
         script.is_at_work()
         script.process.send_signal(signal.SIGINT)
         script.ends(143)
