@@ -283,6 +283,8 @@ def test_whoever_fails_is_told_from_the_others(
     assert message in " ".join(error.message.split())
     assert "\n" not in str(error)
     assert str(error).startswith("fail failed on ")
+    # Where nobody's code went wrong there is none to show.
+    assert bool(error.traceback) == (item != "result")
     results = engine.map(fail, items, chunk_size=7)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(sharing.JobFailed, match="fail failed on"):

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,29 @@ def test_what_cannot_be_replaced_is_refused_before_anything_is_written(tmp_path:
         with pytest.raises(error, match=message), files.replacing(good, bad):
             raise AssertionError
         assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_an_output_that_is_too_large_is_named(tmp_path: Path) -> None:
+    """As it is on a full disk, too."""
+    out = tmp_path / "out"
+    out.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught, files.replacing(out) as (f,):
+            f.write("x" * 100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.filename == str(out)
+    assert out.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no such folder")
+def test_an_output_that_cannot_be_made_is_named() -> None:
+    out = Path("/proc/out")
+    with pytest.raises(OSError, match="'/proc/out'"), files.replacing(out):
+        raise AssertionError
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

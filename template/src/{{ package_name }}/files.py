@@ -3,13 +3,14 @@
 import contextlib
 import csv
 import errno
+import io
 import os
 import signal
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from .sharing import owners
 
@@ -47,6 +48,27 @@ def check_writable(path: Path) -> None:
         raise PermissionError(errno.EACCES, "no right to write into its folder", str(path))
 
 
+class _Part(io.FileIO):
+    """A file that is not whole yet. What goes wrong is said of the one that it is to be."""
+
+    def __init__(self, part: Path, path: Path) -> None:
+        self._path = path
+        with self._named():
+            super().__init__(part, "x")
+
+    def write(self, data: Any) -> int:
+        with self._named():
+            return super().write(data)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
+
+
 @contextlib.contextmanager
 def replacing(*paths: Path) -> Iterator[tuple[TextIO, ...]]:
     """Open text files for writing that take the place of `paths` when the block has ended well.
@@ -61,7 +83,8 @@ def replacing(*paths: Path) -> Iterator[tuple[TextIO, ...]]:
             target = path.resolve()  # a symbolic link stays one
             part = owners.part_of(target)
             stack.callback(part.unlink, missing_ok=True)
-            file: TextIO = part.open("x", encoding="utf-8", newline="")
+            raw = io.BufferedWriter(_Part(part, path))
+            file: TextIO = io.TextIOWrapper(raw, encoding="utf-8", newline="")
             parts.append((stack.enter_context(file), part, target))
         yield tuple(file for file, _, _ in parts)
         for file, _, _ in parts:

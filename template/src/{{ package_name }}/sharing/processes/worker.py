@@ -88,15 +88,19 @@ def _send_log_records(channel: Channel, levels: dict[str, int]) -> None:
 
 
 def describe(error: BaseException) -> Failure:
-    """An exception in words; whatever it is, this succeeds."""
+    """An exception in words; whatever it is, this succeeds.
+
+    Without a traceback when no code but ours is in it, which would explain nothing: of what
+    can't be pickled, above all.
+    """
     try:
         text = str(error)
     except Exception:
         text = "(its text can't be had)"
-    try:
-        trace = "".join(traceback.format_exception(error))
-    except Exception:
-        trace = ""
+    trace = ""
+    if error.__traceback__ is None or error.__traceback__.tb_next is not None:
+        with contextlib.suppress(Exception):
+            trace = "".join(traceback.format_exception(error))
     return type(error).__name__, text, trace
 
 
