@@ -370,6 +370,7 @@ def test_a_worker_killed_while_it_answers_is_asked_again(engine: Engine, signs: 
     def source() -> Iterator[Item]:
         yield Item(signs, 0)
         wait_until(lambda: signs.notes("slot"))
+        signs.give("asked")
         member = engine._team[int(signs.notes("slot")[0])]  # type: ignore[attr-defined]
         select.select([member.channel.reader], [], [])
         # Nobody reads while this runs, so the answer is not away: it is larger than a pipe.
