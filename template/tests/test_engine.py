@@ -50,7 +50,7 @@ from engine_jobs import (
 )
 from faults import assert_red
 from probe import Bare, Probe
-from signs import Signs, wait_until
+from signs import LIMIT, Signs, wait_until
 from under_test import engine as engines
 from under_test import runs, sharing, worker
 
@@ -372,7 +372,7 @@ def test_a_worker_killed_while_it_answers_is_asked_again(engine: Engine, signs: 
         wait_until(lambda: signs.notes("slot"))
         signs.give("asked")
         member = engine._team[int(signs.notes("slot")[0])]  # type: ignore[attr-defined]
-        select.select([member.channel.reader], [], [])
+        assert select.select([member.channel.reader], [], [], LIMIT)[0]
         # Nobody reads while this runs, so the answer is not away: it is larger than a pipe.
         member.process.kill()
 
