@@ -257,7 +257,7 @@ def warn(different: list[str], against: Path | None) -> None:
     """Say on stderr that a comparison means little."""
     if different:
         print(
-            f"{cli.COMMAND}: {against} was measured elsewhere, so compare with care: "
+            f"{cli.COMMAND}: {against} was measured in another way, so compare with care: "
             f"{', '.join(different)}",
             file=sys.stderr,
         )
