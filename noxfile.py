@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 # What can be chosen is read from copier.yml, there and here.
 sys.path.insert(0, str(Path(__file__).parent / "tests"))
@@ -188,6 +189,26 @@ def record(session: nox.Session) -> None:
     """Make docs/terminal.svg from what the commands really say."""
     session.install(*COPIER, "rich>=13", "pip")
     session.run("python", "docs/record.py", "docs/terminal.svg")
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Measure ours beside what a user would pick instead, and write docs/performance.md.
+
+    `nox -s peers -- counters --json FILE` measures one field, and writes no page.
+    """
+    install(session, "bench")
+    wanted = Path("docs/peers/requirements.txt")
+    try:
+        session.install("-r", str(wanted))
+    except CommandFailed:  # one by one, so that only those are left out that can't be had
+        for name in wanted.read_text("utf-8").split():
+            session.run_install("pip", "install", "--quiet", name, success_codes=range(256))
+    with tempfile.TemporaryDirectory() as folder:
+        project = render(session, Path(folder))
+        session.env["PYTHONPATH"] = os.pathsep.join(("docs", str(project / "src")))
+        page = [] if session.posargs else ["--page", "docs/performance.md"]
+        session.run("python", "-m", "peers", *page, *session.posargs)
 
 
 if __name__ == "__main__":

@@ -556,12 +556,7 @@ print(*set(sys.modules) - before)
 
 def nothing_is_given_back() -> None:
     """Have each worker work on all of its chunk."""
-    original = worker._Loop._run
-
-    def run(self: Any, job: Any, items: Any, timed: bool, give_back: float) -> Any:
-        return original(self, job, items, timed, give_back + 3600)
-
-    worker._Loop._run = run  # type: ignore[method-assign]
+    worker.TICK = 3600
 
 
 def the_clock_of_the_parent() -> None:

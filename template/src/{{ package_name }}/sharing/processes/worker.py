@@ -7,9 +7,10 @@ import logging
 import logging.handlers
 import os
 import pickle
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,9 @@ from .memory import Words
 
 GIVE_BACK = 0.05
 """Seconds after which a worker gives back the items of its chunk that it has not begun."""
+
+TICK = 0.005
+"""Seconds between two looks at the clock, and at what the parent wants, while a chunk runs."""
 
 # The words of a worker, a cache line each. By them the parent knows, after its death, which
 # item to blame, and before it, whether one is stuck.
@@ -112,8 +116,13 @@ class _Loop:
         self._line = line_of(setup.words, setup.slot)
         self._channel = channel
         self._job: tuple[int, Callable[[Any, Any], Any]] | None = None
+        self._items: list[Any] = []
+        self._begun: float | None = None  # when the chunk that runs did
+        self._dozes = False  # the clock, until a chunk begins
+        self._wake = threading.Event()
 
     def run(self) -> None:
+        threading.Thread(target=self._keep_time, name="clock", daemon=True).start()
         while (frame := self._channel.receive()) is not None:
             head, body = frame
             if head is None:  # the end, in order
@@ -140,8 +149,12 @@ class _Loop:
             return
         for place, pattern in enumerate(self._patterns):
             pattern.chunk_begins(chunk, left.get(place, 0))
-        begun = time.monotonic()
-        results, failures = self._run(self._job[1], items, timed, begun + GIVE_BACK)
+        self._items = items
+        self._begun = begun = time.monotonic()
+        if self._dozes:
+            self._wake.set()
+        results, failures = self._run(self._job[1], items, timed)
+        self._begun = None
         ended = len(results)
         line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
@@ -158,24 +171,45 @@ class _Loop:
         self._channel.send(pack(("done", chunk, ended, elapsed, deltas, refused), answer))
 
     def _run(
-        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool, give_back: float
+        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool
     ) -> tuple[list[Any], dict[int, Failure]]:
-        line, state, clock = self._line, self._state, time.monotonic
+        line, state = self._line, self._state
         results: list[Any] = []
         failures: dict[int, Failure] = {}
-        keep = results.append
-        for place, item in enumerate(items):
-            if timed:
-                line[SINCE] = time.monotonic_ns()
-            line[ITEM] = place
+        # What stands in this loop each item costs. Which one runs is written before it begins;
+        # whether to go on is not asked: where not, the clock cuts the list that is gone through.
+        for line[ITEM], item in self._timed(items) if timed else enumerate(items):
             try:
-                keep(job(item, state))
+                results.append(job(item, state))
             except BaseException as error:
-                failures[place] = describe(error)
-                keep(None)
-            if clock() > give_back or line[STOP]:
-                break
+                failures[len(results)] = describe(error)
+                results.append(None)
         return results, failures
+
+    def _timed(self, items: list[Any]) -> Iterator[tuple[int, Any]]:
+        """Number the items, and write for each when it begins."""
+        for numbered in enumerate(items):
+            self._line[SINCE] = time.monotonic_ns()
+            yield numbered
+
+    def _keep_time(self) -> None:
+        """End a chunk early, in a thread, which sleeps on while there is none.
+
+        To ask for the time after each item would cost as much as a trivial one.
+        """
+        while True:
+            self._dozes = True
+            if self._begun is None:
+                self._wake.wait()
+            self._dozes = False
+            self._wake.clear()
+            time.sleep(TICK)
+            begun = self._begun
+            if begun is not None:
+                if self._line[STOP] or time.monotonic() - begun > GIVE_BACK:
+                    del self._items[max(0, self._line[ITEM]) + 1 :]
+                for pattern in self._patterns:
+                    pattern.at_work()
 
 
 def _pickled(results: list[Any], failures: dict[int, Failure]) -> bytes:
