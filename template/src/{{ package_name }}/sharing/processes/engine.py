@@ -44,7 +44,7 @@ from ..pattern import EVERY_SECTION, Pattern, patterns_of
 from . import lifeline, worker
 from .channel import Channel, Frame, pack
 from .host import ProcessHost
-from .memory import Words
+from .memory import Parcel, Words
 from .runs import Chunk, Piece, Run
 
 S = TypeVar("S")
@@ -292,7 +292,8 @@ class ProcessEngine(Engine[S]):
         setup = worker.Setup(
             slot, self._state, self._words, theirs, {"": logging.root.level, **levels}
         )
-        process = self._context.Process(target=worker.main, args=(setup,), name=f"worker-{slot}")
+        parcel = Parcel(setup)
+        process = self._context.Process(target=worker.main, args=(parcel,), name=f"worker-{slot}")
         try:
             with lifeline.thread_limits(max(1, available_cores() // self._workers)):
                 lifeline.start(process)
@@ -303,6 +304,7 @@ class ProcessEngine(Engine[S]):
                 end.close()
             raise SharingError(self._what_cannot_be_pickled(error)) from None
         finally:
+            parcel.close()
             for end in theirs:
                 end.close()
         channel = Channel(ours, blocking=False)
