@@ -15,7 +15,6 @@ import pytest
 from faults import assert_red
 from locks_jobs import (
     State,
-    Step,
     Task,
     change_and_raise,
     change_in_threads,
@@ -32,6 +31,7 @@ from locks_jobs import (
     transfer,
     try_in_vain,
 )
+from probe import Step
 from signs import Signs
 from under_test import engine as engines
 from under_test import mutex, sharing
