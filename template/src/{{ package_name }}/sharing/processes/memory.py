@@ -6,14 +6,14 @@ the last process is gone, by whatever death, the memory is gone as well.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import pickle
 import sys
 import tempfile
 from collections.abc import Callable
-from multiprocessing import reduction
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing import heap, reduction, sharedctypes
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
 
@@ -33,7 +33,14 @@ class Words:
     """64-bit signed integers, zero at first; ``view`` is a memoryview of them in each process."""
 
     def __init__(self, count: int) -> None:
-        self._hold(RawArray("q", count))
+        # As RawArray makes it, but that would write to pages which there may be no room for, and
+        # be ended by a SIGBUS.
+        block: Any = heap.BufferWrapper(8 * count)
+        (arena, start, stop), _ = block._state
+        _set_aside(arena.fd, start, stop - start)
+        rebuild: Any = vars(sharedctypes)["rebuild_ctype"]
+        self._hold(rebuild(ctypes.c_longlong * count, block, None))
+        ctypes.memset(ctypes.addressof(self._raw), 0, 8 * count)
 
     def _hold(self, raw: Any) -> None:
         self._raw = raw
@@ -118,13 +125,7 @@ class Memory:
         Raises:
             SharingError: there is not that much shared memory.
         """
-        if not hasattr(os, "posix_fallocate"):  # macOS, whose segments have no limit of their own
-            return
-        try:
-            os.posix_fallocate(self._descriptor, start, nbytes)
-        except OSError as error:
-            wanted = in_units(nbytes)
-            raise SharingError(f"{wanted} of shared memory can't be had: {error}") from None
+        _set_aside(self._descriptor, start, nbytes)
 
     def sync(self) -> None:
         """Have what was written reach the disk."""
@@ -137,6 +138,16 @@ class Memory:
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
             os.close(self._descriptor)
+
+
+def _set_aside(descriptor: int, start: int, nbytes: int) -> None:
+    if not hasattr(os, "posix_fallocate"):  # macOS, whose segments have no limit of their own
+        return
+    try:
+        os.posix_fallocate(descriptor, start, nbytes)
+    except OSError as error:
+        wanted = in_units(nbytes)
+        raise SharingError(f"{wanted} of shared memory can't be had: {error}") from None
 
 
 def _memory(duplicate: Any, nbytes: int, writable: bool) -> Memory:
