@@ -511,12 +511,13 @@ class ProcessEngine(Engine[S]):
             self._selector.unregister(member.channel.writer)
         self._selector.unregister(member.process.sentinel)
         exitcode = member.process.exitcode
+        # Ends one that lives on, as after the death of a forkserver: from here it does no more.
+        member.process.close()
         chunk, member.chunk = member.chunk, None
         number = member.number if chunk is not None else 0
         item = member.running_item() if chunk is not None else ~0
         left = [p.worker_died(member.slot, number, max(item, -1)) for p in self._patterns]
         member.channel.close()
-        member.process.close()
         if chunk is not None:
             chunk.run.running -= 1
             began = member.line[worker.CHUNK] == number
