@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import leftovers
@@ -32,17 +32,23 @@ class Script:
         """Wait until it has ended so, and nobody is left of it; what it said on stderr."""
         _, errors = self.process.communicate(timeout=limit)
         assert self.process.returncode == code, errors
-        wait_until(lambda: not leftovers.alive(self.family), 2)
+        wait_until(self.is_gone, 2)
         return errors
+
+    def is_gone(self) -> bool:
+        """Whether nobody is left of its family."""
+        return not leftovers.alive(self.family)
 
     def all_begun_have_ended(self) -> None:
         assert sorted(self.signs.notes("begun")) == sorted(self.signs.notes("ended"))
 
 
 @contextlib.contextmanager
-def running(file: Path, start_method: str, signs: Signs, *arguments: object) -> Iterator[Script]:
-    """Start it, with these arguments; nothing may be left when it has ended."""
-    command = [sys.executable, *map(str, (file, start_method, signs.folder, *arguments))]
+def running(
+    file: Path, start_method: str, signs: Signs, *arguments: object, before: Sequence[str] = ()
+) -> Iterator[Script]:
+    """Start it, with these arguments and by that command; nothing may be left when it has ended."""
+    command = [*before, sys.executable, *map(str, (file, start_method, signs.folder, *arguments))]
     env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     pipe = subprocess.PIPE
     with (
