@@ -11,6 +11,7 @@ One environment serves many projects: rendering is cheap, installing is not.
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +28,7 @@ nox.needs_version = ">=2026.10.20"
 # Suites that run beside each other, one more than cores, since they wait for something now and
 # then; the sessions that don't say that they may share the machine have it alone.
 nox.options.parallel = 3
-nox.options.sessions = ["lint", "tests", "updates", "kills", "pairs", "variants"]
+nox.options.sessions = ["lint", "tests", "updates", "kills", "chaos-short", "pairs", "variants"]
 # A Python that isn't there is skipped and named, under CI as well.
 nox.options.error_on_missing_interpreters = False
 
@@ -182,6 +183,36 @@ def kills(session: nox.Session) -> None:
     """Kill 200 workers from outside while two of the jobs run, and compare the totals."""
     install(session)
     pytest(session, "tests/test_kills.py")
+
+
+def lay_over(session: nox.Session) -> Path:
+    """Render a project with all patterns, and lay the suite of chaos over its tests."""
+    project = render(session, Path(session.create_tmp()) / "project")
+    shutil.copytree("chaos", project / "tests/chaos", dirs_exist_ok=True)
+    return project
+
+
+def kill_anything(session: nox.Session, *options: str) -> None:
+    """Run the suite of chaos; what it has counted is its last line."""
+    install(session, "test")
+    project = lay_over(session)
+    folders = (project / name for name in ("src", "tests", "tests/chaos"))
+    session.env["PYTHONPATH"] = os.pathsep.join(map(str, folders))
+    session.chdir(project)
+    beside = ("-p", "accounting", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile")
+    session.run("pytest", "tests/chaos", "-q", *beside, *options, *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill 1,000 times under all start methods, and all else that ends; `-- --seed N --kills N`."""
+    kill_anything(session)
+
+
+@nox.session(name="chaos-short", allow_parallel=True)
+def chaos_short(session: nox.Session) -> None:
+    """Do so with 150 kills."""
+    kill_anything(session, "--kills=150")
 
 
 @nox.session

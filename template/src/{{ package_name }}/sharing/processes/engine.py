@@ -44,7 +44,7 @@ from ..pattern import EVERY_SECTION, Pattern, patterns_of
 from . import lifeline, worker
 from .channel import Channel, Frame, pack
 from .host import ProcessHost
-from .memory import Words
+from .memory import Parcel, Words
 from .runs import Chunk, Piece, Run
 
 S = TypeVar("S")
@@ -222,7 +222,10 @@ class ProcessEngine(Engine[S]):
                 member.process.join(0.02)
                 self._hear_logs(member)  # one that nobody reads could not end
             self._hear_logs(member)
+        at_work = [m for m in self._team.values() if m.chunk is not None]
         self._kill_all()
+        for member in at_work:
+            self._repair(member)
 
     def _hear_logs(self, member: _Worker) -> None:
         for frame in member.channel.drain():
@@ -292,7 +295,8 @@ class ProcessEngine(Engine[S]):
         setup = worker.Setup(
             slot, self._state, self._words, theirs, {"": logging.root.level, **levels}
         )
-        process = self._context.Process(target=worker.main, args=(setup,), name=f"worker-{slot}")
+        parcel = Parcel(setup)
+        process = self._context.Process(target=worker.main, args=(parcel,), name=f"worker-{slot}")
         try:
             with lifeline.thread_limits(max(1, available_cores() // self._workers)):
                 lifeline.start(process)
@@ -303,6 +307,7 @@ class ProcessEngine(Engine[S]):
                 end.close()
             raise SharingError(self._what_cannot_be_pickled(error)) from None
         finally:
+            parcel.close()
             for end in theirs:
                 end.close()
         channel = Channel(ours, blocking=False)
@@ -509,15 +514,15 @@ class ProcessEngine(Engine[S]):
             self._selector.unregister(member.channel.writer)
         self._selector.unregister(member.process.sentinel)
         exitcode = member.process.exitcode
-        chunk, member.chunk = member.chunk, None
-        number = member.number if chunk is not None else 0
-        item = member.running_item() if chunk is not None else ~0
-        left = [p.worker_died(member.slot, number, max(item, -1)) for p in self._patterns]
-        member.channel.close()
+        # Ends one that lives on, as after the death of a forkserver: from here it does no more.
         member.process.close()
+        item = member.running_item() if member.chunk is not None else ~0
+        left = self._repair(member)
+        chunk, member.chunk = member.chunk, None
+        member.channel.close()
         if chunk is not None:
             chunk.run.running -= 1
-            began = member.line[worker.CHUNK] == number
+            began = member.line[worker.CHUNK] == member.number
             self._sort_out(chunk, item, began, left, member, exitcode)
         if not member.ready:
             self._failed_starts += 1
@@ -528,6 +533,11 @@ class ProcessEngine(Engine[S]):
                 )
         if not self._closing or any(run.waiting for run in self._runs):
             self._start_worker(member.slot)
+
+    def _repair(self, member: _Worker) -> list[int]:
+        """Have each pattern undo what a dead worker had not ended, and say what it had done."""
+        number, item = (member.number, member.running_item()) if member.chunk else (0, ~0)
+        return [p.worker_died(member.slot, number, max(item, -1)) for p in self._patterns]
 
     def _sort_out(
         self,
