@@ -11,11 +11,13 @@ One environment serves many projects: rendering is cheap, installing is not.
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 # What can be chosen is read from copier.yml, there and here.
 sys.path.insert(0, str(Path(__file__).parent / "tests"))
@@ -26,7 +28,7 @@ nox.needs_version = ">=2026.10.20"
 # Suites that run beside each other, one more than cores, since they wait for something now and
 # then; the sessions that don't say that they may share the machine have it alone.
 nox.options.parallel = 3
-nox.options.sessions = ["lint", "tests", "updates", "kills", "pairs", "variants"]
+nox.options.sessions = ["lint", "tests", "updates", "kills", "chaos-short", "pairs", "variants"]
 # A Python that isn't there is skipped and named, under CI as well.
 nox.options.error_on_missing_interpreters = False
 
@@ -183,11 +185,61 @@ def kills(session: nox.Session) -> None:
     pytest(session, "tests/test_kills.py")
 
 
+def lay_over(session: nox.Session) -> Path:
+    """Render a project with all patterns, and lay the suite of chaos over its tests."""
+    project = render(session, Path(session.create_tmp()) / "project")
+    shutil.copytree("chaos", project / "tests/chaos", dirs_exist_ok=True)
+    return project
+
+
+def kill_anything(session: nox.Session, *options: str) -> None:
+    """Run the suite of chaos; what it has counted is its last line."""
+    install(session, "test")
+    project = lay_over(session)
+    folders = (project / name for name in ("src", "tests", "tests/chaos"))
+    session.env["PYTHONPATH"] = os.pathsep.join(map(str, folders))
+    session.chdir(project)
+    beside = ("-p", "accounting", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile")
+    session.run("pytest", "tests/chaos", "-q", *beside, *options, *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill 1,000 times under all start methods, and all else that ends; `-- --seed N --kills N`."""
+    kill_anything(session)
+
+
+@nox.session(name="chaos-short", allow_parallel=True)
+def chaos_short(session: nox.Session) -> None:
+    """Do so with 150 kills."""
+    kill_anything(session, "--kills=150")
+
+
 @nox.session
 def record(session: nox.Session) -> None:
     """Make docs/terminal.svg from what the commands really say."""
     session.install(*COPIER, "rich>=13", "pip")
     session.run("python", "docs/record.py", "docs/terminal.svg")
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Measure ours beside what a user would pick instead, and write docs/performance.md.
+
+    `nox -s peers -- counters --json FILE` measures one field, and writes no page.
+    """
+    install(session, "bench")
+    wanted = Path("docs/peers/requirements.txt")
+    try:
+        session.install("-r", str(wanted))
+    except CommandFailed:  # one by one, so that only those are left out that can't be had
+        for name in wanted.read_text("utf-8").split():
+            session.run_install("pip", "install", "--quiet", name, success_codes=range(256))
+    with tempfile.TemporaryDirectory() as folder:
+        project = render(session, Path(folder))
+        session.env["PYTHONPATH"] = os.pathsep.join(("docs", str(project / "src")))
+        page = [] if session.posargs else ["--page", "docs/performance.md"]
+        session.run("python", "-m", "peers", *page, *session.posargs)
 
 
 if __name__ == "__main__":

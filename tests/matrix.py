@@ -180,7 +180,8 @@ def ci_matrix() -> list[dict[str, str]]:
     ) -> dict[str, str]:
         return {"session": session, "python": python, "os": os, "copier": copier}
 
-    jobs = [job("lint", newest), job("kills", oldest), job("kills", newest)]
+    jobs = [job("lint", newest)]
+    jobs += [job(one, python) for one in ("kills", "chaos") for python in (oldest, newest)]
     jobs += [job("tests", python) for python in PYTHONS]
     for session in ("tests", "updates"):
         jobs += [job(session, oldest, copier=lowest), job(session, newest, "macos-latest")]

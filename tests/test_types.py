@@ -2,12 +2,13 @@
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from conftest import Render
-from rendering import SETS, command, name_of
+from rendering import IGNORED, PATTERNS, ROOT, SETS, command, name_of
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,14 @@ def test_mypy_has_nothing_to_say(fresh: Render, known: Path, patterns: tuple[str
     (project / "src/my_service/jobs/measure.py").write_text(example, "utf-8")
     output = command(sys.executable, "-m", "mypy", "--cache-dir", known, cwd=project)
     assert re.search(r"^Success: no issues found in \d{2,} source files$", output, re.MULTILINE)
+
+
+def test_mypy_has_nothing_to_say_of_the_suite_of_chaos(fresh: Render, known: Path) -> None:
+    project = fresh(patterns=list(PATTERNS))
+    shutil.copytree(ROOT / "chaos", project / "tests/chaos", ignore=IGNORED)
+    mypy = (sys.executable, "-m", "mypy", "--cache-dir", known, "tests")
+    output = command(*mypy, cwd=project, MYPYPATH="tests/chaos")
+    assert output.startswith("Success: no issues found in ")
 
 
 def test_a_mistake_is_seen(fresh: Render, known: Path) -> None:

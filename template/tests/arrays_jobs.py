@@ -97,6 +97,14 @@ def spoil_and_hang(rows: Rows, out: Rows, state: State) -> None:
     time.sleep(600)
 
 
+def spoil_and_hang_but_first(rows: Rows, out: Rows, state: State) -> None:
+    """End on the first block, and never on the others."""
+    if rows[0, 0] > 0:
+        rows[: len(rows) // 2] = -1
+        state.signs.give("spoilt")
+        time.sleep(600)
+
+
 def fill(rows: Rows, out: Rows, state: State) -> None:
     """Write each row's number."""
     out[...] = rows[:, :1]

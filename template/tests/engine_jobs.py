@@ -182,6 +182,7 @@ def die_after_all(item: Item, state: Bare) -> int:
 def give_much(item: Item, state: Bare) -> bytes:
     if item.signs.first("begun"):
         item.signs.note("slot", state.probe.slot)
+        item.signs.wait("asked")
         return bytes(20_000_000)
     return b"again"
 

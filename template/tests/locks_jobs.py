@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from probe import Probe, kill_self
+from probe import Probe, Step, kill_self
 from signs import LIMIT, Signs, wait_until
 from under_test import sharing
 
@@ -237,22 +237,6 @@ def die_waiting(task: Task, state: State) -> str:
         os.kill(int(task.signs.notes("pid")[0]), signal.SIGKILL)
         task.signs.wait("known")
         return "held"
-
-
-@dataclass(frozen=True)
-class Step:
-    """An item that is to die at some points, once at each."""
-
-    signs: Signs
-    number: int
-    points: tuple[str, ...] = ()
-
-    def may_die_at(self, point: str) -> bool:
-        return point in self.points and self.signs.first(f"{self.number} died {point}")
-
-    def die_at(self, point: str) -> None:
-        if self.may_die_at(point):
-            kill_self()
 
 
 def in_two_sections(step: Step, state: State) -> int:

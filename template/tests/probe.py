@@ -1,16 +1,41 @@
-"""A pattern for tests: it knows the chunk, and does to its worker what no job can."""
+"""How workers are killed in tests: by items at points, and where no job can, by a pattern."""
 
 import os
 import signal
 from dataclasses import dataclass
 from typing import ClassVar
 
+from signs import Signs
 from under_test import pattern, work
 
 
 def kill_self() -> None:
     """End this process by SIGKILL, here and now."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Step:
+    """An item that is to die at some points, once at each.
+
+    With ``stops`` its worker is not killed there but stopped, for somebody else to kill: see
+    killer.py.
+    """
+
+    signs: Signs
+    number: int
+    points: tuple[str, ...] = ()
+    stops: bool = False
+
+    def may_die_at(self, point: str) -> bool:
+        return point in self.points and self.signs.first(f"{self.number} died {point}")
+
+    def die_at(self, point: str) -> None:
+        if self.may_die_at(point):
+            if self.stops:
+                self.signs.note("stopped", os.getpid())
+                os.kill(os.getpid(), signal.SIGSTOP)
+            kill_self()
 
 
 class Probe(pattern.Pattern):
@@ -28,6 +53,7 @@ class Probe(pattern.Pattern):
     """
 
     _own_to_process: ClassVar[frozenset[str]] = frozenset({"chunk", "slot", "die_at", "_line"})
+    patient = False
     chunk = 0
     slot = 0
     die_at = ""

@@ -24,6 +24,15 @@ def name_self(item: int, state: object) -> str:
     return threading.current_thread().name
 
 
+@dataclass
+class Bulky:
+    bulk: bytes
+
+
+def weigh(item: int, state: Bulky) -> int:
+    return len(state.bulk)
+
+
 class Tally:
     """An object to be served."""
 

@@ -16,6 +16,7 @@ from arrays_jobs import State, fresh_state, numbers
 from faults import assert_red
 from probe import Probe
 from signs import Signs
+from under_test import engine as engines
 from under_test import sharing
 
 Engine = sharing.Engine[State]
@@ -166,6 +167,21 @@ def test_a_block_that_fails_is_as_it_was(start_method: str, signs: Signs) -> Non
             state.source.array[...] = numbers()
             engine.map_blocks(jobs.spoil_and_hang, state.source, rows=1000, timeout=0.1)
         assert np.array_equal(state.source.array, numbers())
+
+
+def test_a_block_that_nobody_waits_for_is_as_it_was(
+    start_method: str, signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "GRACE", 0.1)
+    state = fresh_state(signs)
+    with (
+        pytest.raises(KeyboardInterrupt),
+        sharing.open_engine(state, workers=1, start_method=start_method) as engine,
+    ):
+        for _ in engine.imap_blocks(jobs.spoil_and_hang_but_first, state.source, rows=500):
+            signs.wait("spoilt")
+            signal.raise_signal(signal.SIGINT)
+    assert np.array_equal(state.source.array, numbers())
 
 
 def test_views_outlive_the_engine_and_the_array(start_method: str, signs: Signs) -> None:

@@ -50,7 +50,7 @@ from engine_jobs import (
 )
 from faults import assert_red
 from probe import Bare, Probe
-from signs import Signs, wait_until
+from signs import LIMIT, Signs, wait_until
 from under_test import driver, runs, sharing, work
 from under_test import engine as engines
 
@@ -237,7 +237,7 @@ def test_a_slow_reader_does_not_shrink_chunks(monkeypatch: pytest.MonkeyPatch) -
     By the worker's clock each item takes a microsecond, whatever else the machine does.
     """
     clock = partial(next, itertools.count(0, 1e-6))
-    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     longest = 0
     with sharing.open_engine(Bare(Probe()), workers=1, start_method="fork") as engine:
         results = engine.map(chunk_of, itertools.count())
@@ -370,8 +370,9 @@ def test_a_worker_killed_while_it_answers_is_asked_again(engine: Engine, signs: 
     def source() -> Iterator[Item]:
         yield Item(signs, 0)
         wait_until(lambda: signs.notes("slot"))
+        signs.give("asked")
         member = engine._team[int(signs.notes("slot")[0])]  # type: ignore[attr-defined]
-        select.select([member.channel.reader], [], [])
+        assert select.select([member.channel.reader], [], [], LIMIT)[0]
         # Nobody reads while this runs, so the answer is not away: it is larger than a pipe.
         member.process.kill()
 
@@ -555,12 +556,7 @@ print(*set(sys.modules) - before)
 
 def nothing_is_given_back() -> None:
     """Have each worker work on all of its chunk."""
-    original = work.Desk._run
-
-    def run(self: Any, job: Any, items: Any, timed: bool, give_back: float) -> Any:
-        return original(self, job, items, timed, give_back + 3600)
-
-    work.Desk._run = run  # type: ignore[method-assign]
+    work.TICK = 3600
 
 
 def the_clock_of_the_parent() -> None:

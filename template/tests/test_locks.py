@@ -16,7 +16,6 @@ from faults import assert_red
 from locks_jobs import (
     TURNS,
     State,
-    Step,
     Task,
     change_and_raise,
     change_in_threads,
@@ -33,6 +32,7 @@ from locks_jobs import (
     transfer,
     try_in_vain,
 )
+from probe import Step
 from signs import Signs
 from under_test import engine as engines
 from under_test import mutex, sharing

@@ -3,78 +3,38 @@
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import leftovers
 import pytest
+import scripts
 from probe import Bare, Probe
-from processes_jobs import Served, State, call, call_until_answered, name_self, sees_default_signals
-from signs import LIMIT, Signs, wait_until
+from processes_jobs import (
+    Bulky,
+    Served,
+    State,
+    call,
+    call_until_answered,
+    name_self,
+    sees_default_signals,
+    weigh,
+)
+from scripts import Script
+from signs import Signs
 from under_test import memory, mutex, sharing
 
 STOPS = [signal.SIGINT, signal.SIGTERM]
 ENDS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143}  # a shell shows -2 as 130
 
 
-class Script:
-    """`long_work.py`, running in a session of its own."""
-
-    def __init__(self, process: "subprocess.Popen[str]", signs: Signs) -> None:
-        self.process = process
-        leftovers.mains.add(process.pid)
-        self.signs = signs
-        self.family: set[leftovers.Process] = set()
-
-    def is_at_work(self) -> None:
-        """Wait until both workers have begun an item, and see who there is."""
-        wait_until(lambda: len(self.signs.notes("begun")) >= 2)
-        self.family = leftovers.family(self.process.pid)
-        assert len(self.family) >= 2
-
-    def ends(self, code: int) -> str:
-        """Wait until it has ended so, and nobody is left of it; what it said on stderr."""
-        _, errors = self.process.communicate(timeout=LIMIT)
-        assert self.process.returncode == code, errors
-        wait_until(lambda: not leftovers.alive(self.family))
-        return errors
-
-    def all_begun_have_ended(self) -> None:
-        assert sorted(self.signs.notes("begun")) == sorted(self.signs.notes("ended"))
-
-
-@contextlib.contextmanager
 def running(
     start_method: str, signs: Signs, how: str = "waits", grace: float = 600
-) -> Iterator[Script]:
-    """Start it; ``how`` says what its items do."""
+) -> contextlib.AbstractContextManager[Script]:
+    """Start `long_work.py`; ``how`` says what its items do."""
     file = Path(__file__).with_name("long_work.py")
-    command = [sys.executable, str(file), start_method, str(signs.folder), how, str(grace)]
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    pipe = subprocess.PIPE
-    with (
-        # Of a short name: there are sockets in it.
-        tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as temporary,
-        subprocess.Popen(
-            command,
-            stdout=pipe,
-            stderr=pipe,
-            text=True,
-            env=env | {"TMPDIR": temporary},
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            yield Script(process, signs)
-            assert not list(Path(temporary).glob("sharing-*"))
-            if process.returncode != -signal.SIGKILL:
-                assert not list(Path(temporary).iterdir())
-        finally:
-            process.kill()
+    return scripts.running(file, start_method, signs, how, grace)
 
 
 @pytest.mark.parametrize("number", STOPS)
@@ -149,6 +109,33 @@ def test_nobody_outlives_the_main_process(start_method: str, signs: Signs, how: 
         script.is_at_work()
         script.process.kill()
         script.ends(-signal.SIGKILL)
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_a_worker_killed_before_it_has_read_its_state(start_method: str) -> None:
+    """Though the state does not fit into the pipe that it would come by."""
+    with sharing.open_engine(Bulky(b""), workers=1, start_method=start_method):
+        before = leftovers.family(os.getpid())  # with what stays for all engines
+    killed: set[leftovers.Process] = set()
+    enough = threading.Event()
+
+    def kill_at_sight() -> None:
+        while len(killed) < 4 and not enough.is_set():
+            for process in leftovers.family(os.getpid()) - before - killed:
+                killed.add(process)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_at_sight)
+    killer.start()
+    try:
+        state = Bulky(bytes(1 << 20))
+        with sharing.open_engine(state, workers=1, start_method=start_method) as engine:
+            assert list(engine.map(weigh, range(3))) == [1 << 20] * 3
+    finally:
+        enough.set()
+        killer.join()
+    assert killed
 
 
 def test_programs_that_a_job_starts_can_be_interrupted(start_method: str) -> None:

@@ -27,7 +27,7 @@ from . import units
 from .advice import advise
 from .against import Change, changes
 from .record import Group, Record, differences, facts, read
-from .sheets import sheets
+from .sheets import in_words, sheets
 from .timing import Setting, measuring
 from .workload import Shape, measuring_shape
 
@@ -180,7 +180,7 @@ def main(
         worst = max(slower, key=lambda change: change.now / change.before)
         raise Slower(
             f"slower than in {against}: {len(slower)} of {len(found)}, and the most {worst.name} "
-            f"with {worst.workers} workers, {worst.now / worst.before:.2f} times as slow"
+            f"with {in_words(worst.workers)}, {worst.now / worst.before:.2f} times as slow"
         )
     return {}
 
@@ -257,7 +257,7 @@ def warn(different: list[str], against: Path | None) -> None:
     """Say on stderr that a comparison means little."""
     if different:
         print(
-            f"{cli.COMMAND}: {against} was measured elsewhere, so compare with care: "
+            f"{cli.COMMAND}: {against} was measured in another way, so compare with care: "
             f"{', '.join(different)}",
             file=sys.stderr,
         )

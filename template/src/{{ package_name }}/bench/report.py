@@ -3,6 +3,7 @@
 import importlib
 import sys
 from html import escape
+from typing import Any
 from xml.etree import ElementTree as ET
 
 from .. import cli
@@ -12,12 +13,17 @@ from .record import Record
 from .sheets import Bars, Sheet, sheets
 from .units import show_seconds, show_size
 
-STYLE = """
+COLORS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c1e21; --faint: #595f69; --line: #d4d7dc;
   --ours-0: #0b63c5; --ours-1: #0a7d5f; --copied-0: #c2410c; --floor-0: #6b7280; }
 @media (prefers-color-scheme: dark) {
   :root { --paper: #16181c; --ink: #e8eaed; --faint: #a8aeb8; --line: #3a3f47;
     --ours-0: #6aaeff; --ours-1: #3fc79f; --copied-0: #fb923c; --floor-0: #9ca3af; } }
+"""
+
+STYLE = (
+    COLORS
+    + """
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1rem; max-width: 60rem; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, sans-serif; overflow-wrap: anywhere; }
@@ -33,6 +39,7 @@ th:first-child, td:first-child { text-align: left; }
 svg.chart { display: block; width: 100%; max-width: 34rem; height: auto; }
 svg.chart text.value { text-anchor: start; }
 """
+)
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -118,30 +125,14 @@ def _colors(bars: list[Bars]) -> list[str]:
 def _chart(sheet: Sheet) -> str:
     """Return the bars of a sheet as an SVG element."""
     import pygal
-    from pygal.style import Style
 
     colors = _colors(sheet.bars)
-    style = Style(
-        background="transparent",
-        plot_background="transparent",
-        foreground="var(--ink)",
-        foreground_strong="var(--ink)",
-        foreground_subtle="var(--line)",
-        colors=colors,
-        value_colors=["var(--ink)"] * len(colors),
-        font_family="inherit",
-        label_font_size=13,
-        value_font_size=13,
-        legend_font_size=14,
-        opacity=1,
-        transition="none",
-    )
     seconds = [second for bars in sheet.bars for second in bars.seconds]
     least, most = min(seconds), max(seconds)
     # Room for the shortest bar on the left, and for the longest one's number on the right.
     start, end = (least / 2, most * (2 * most / least) ** 0.4) if _far(sheet) else (0, 1.4 * most)
     chart = pygal.HorizontalBar(
-        style=style,
+        style=style(colors),
         width=WIDTH,
         height=30 + 24 * len(seconds) + 8 * len(sheet.labels) + 22 * len(colors),
         logarithmic=_far(sheet),
@@ -160,10 +151,31 @@ def _chart(sheet: Sheet) -> str:
     chart.x_labels = sheet.labels[::-1]  # the first on top
     for bars in sheet.bars:
         chart.add(bars.name, bars.seconds[::-1])
-    return _plain(chart.render(is_unicode=True), f"{sheet.title}: {sheet.text}")
+    return plain(chart.render(is_unicode=True), f"{sheet.title}: {sheet.text}")
 
 
-def _plain(chart: str, label: str) -> str:
+def style(colors: list[str]) -> Any:
+    """Return how charts look: letters in the page's colors, bars in these."""
+    from pygal.style import Style
+
+    return Style(
+        background="transparent",
+        plot_background="transparent",
+        foreground="var(--ink)",
+        foreground_strong="var(--ink)",
+        foreground_subtle="var(--line)",
+        colors=colors,
+        value_colors=["var(--ink)"] * len(colors),
+        font_family="inherit",
+        label_font_size=13,
+        value_font_size=13,
+        legend_font_size=14,
+        opacity=1,
+        transition="none",
+    )
+
+
+def plain(chart: str, label: str) -> str:
     """Return the chart as a part of the page, without what is there for scripts."""
     ET.register_namespace("", SVG)
     svg = ET.fromstring(chart)

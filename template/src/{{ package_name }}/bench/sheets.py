@@ -61,7 +61,7 @@ def _of_pattern(groups: list[Group]) -> Sheet:
         ]
         for timings in ways
     ]
-    labels = [_workers(group.workers) for group in groups]
+    labels = [in_words(group.workers) for group in groups]
     head = [groups[0].pattern, *(text for label in labels for text in (label, "floor"))]
     return Sheet(groups[0].pattern, groups[0].title, head, rows, labels, _bars(groups))
 
@@ -119,5 +119,6 @@ def _time(timing: Timing) -> str:
     return f"{show_seconds(timing.median)} ±{timing.spread / 2:.0%}"
 
 
-def _workers(count: int) -> str:
+def in_words(count: int) -> str:
+    """Return how many workers: 1 worker, 2 workers."""
     return f"{count} worker{'s'[: count > 1]}"

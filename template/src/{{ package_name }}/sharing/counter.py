@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import pickle
 import threading
-import time
 from array import array
 from bisect import insort
 from collections.abc import Iterable
@@ -19,9 +18,6 @@ T = TypeVar("T")
 
 _LINE = 8
 """Words in a cache line: two workers never write to the same one."""
-
-_LAG = 0.02
-"""Seconds, about, until what a worker adds is seen while its item runs."""
 
 
 class Counter(Pattern):
@@ -119,8 +115,7 @@ class Counter(Pattern):
         """Write to this process's slot what it has added."""
         self._mine[:] = _whole(self.name, self._own)
 
-    def show_while_at_work(self) -> None:
-        """Called now and then by a thread: a long item has no moment of its own to do it."""
+    def at_work(self) -> None:
         with self._showing:
             # Between chunks the slot is the parent's: it may have to take back what is there.
             if self._works:
@@ -144,13 +139,6 @@ class Counter(Pattern):
         self._showing = threading.Lock()
         self._mine = self._slot(worker.slot)
         self._own = self._mine.tolist()
-        if self._is_live:
-            self._show_always()
-
-    def _show_always(self) -> None:
-        _shown.append(self)
-        if len(_shown) == 1:
-            threading.Thread(target=_show_all, name="counters", daemon=True).start()
 
     def chunk_begins(self, chunk: int, left: int) -> None:
         with self._showing:
@@ -188,17 +176,6 @@ class Counter(Pattern):
         self._arrived[PARENT] = _whole(self.name, self._own)
         self._own = [sum(numbers) for numbers in zip(*self._arrived, strict=True)]
         self._words, self._arrived = None, []
-
-
-_shown: list[Counter] = []
-"""The counters of this process, where it is a worker."""
-
-
-def _show_all() -> None:
-    while True:
-        time.sleep(_LAG)
-        for counter in _shown:
-            counter.show_while_at_work()
 
 
 def _whole(name: str, numbers: list[int]) -> array[int]:

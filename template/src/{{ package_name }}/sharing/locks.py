@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import os
+import pickle
 import sys
 import threading
 from array import array
@@ -282,7 +282,7 @@ class Guarded(_Locking):
     _copies: tuple[memoryview, memoryview]  # words: data, then a receipt a slot
     _changed: memoryview  # of large data: how many blocks may differ between the copies, and which
     _data: tuple[memoryview[Any], memoryview[Any]]  # the data alone, as numbers of the typecode
-    _sources: tuple[Any, Any]  # what a section's view is made of: who refers to it can be counted
+    _sources: tuple[Any, Any]  # of these: a view of one, and its slices, refer to its data anew
     _view: memoryview[Any]
     _running: memoryview | None
 
@@ -323,11 +323,9 @@ class Guarded(_Locking):
         self._copies = first, second
         self._changed = words[_HEADER + 2 * length :]
         self._data = self._numbers_in(first), self._numbers_in(second)
-        nbytes = self._data[0].nbytes
-        one, other = ((ctypes.c_ubyte * nbytes).from_buffer(data) for data in self._data)
+        one, other = (pickle.PickleBuffer(data) for data in self._data)
         self._sources = one, other
-        del one, other
-        self._referrers = sys.getrefcount(self._sources[0])
+        self._referrers = sys.getrefcount(self._data[0])
         self._chunk = self._item = self._section = self._done = 0
 
     def _numbers_in(self, words: memoryview) -> memoryview[Any]:
@@ -345,16 +343,22 @@ class Guarded(_Locking):
     def __enter__(self) -> memoryview[Any]:
         if _held and self._is_held():
             raise LockOrderError(self._nested())
-        self._take()
-        current = self._flip[_FLIP] & 1
+        # `_take` written out, as in `Lock`.
+        if _held:
+            self._check_order()
+        code = self._try_lock()
+        if code:
+            self._wait(code)
+        self._owner = get_ident()
+        _held.append(self)
+        copies = self._copies
+        self._fresh = fresh = 1 - (self._flip[_FLIP] & 1)
         if self._block:
-            self._catch_up(self._copies[current], self._copies[1 - current])
+            self._catch_up(copies[1 - fresh], copies[fresh])
         else:
-            self._copies[1 - current][:] = self._copies[current]
-        self._commits = self._is_new_section()
-        source = memoryview(self._sources[1 - current])
-        view: memoryview[Any] = source.cast("B").cast(self.typecode)  # type: ignore[call-overload]
-        self._view = view
+            copies[fresh][:] = copies[1 - fresh]
+        self._commits = self._running is None or self._is_new_section(self._running[0])
+        self._view = view = memoryview(self._sources[fresh])
         if self._block:
             return cast("memoryview[Any]", _LargeView(view, self._block * 8, self._changed))
         return view
@@ -379,7 +383,7 @@ class Guarded(_Locking):
             self._view.release()
             if kind is None:
                 # A slice has a life of its own, which only the memory's referrers show.
-                if sys.getrefcount(self._sources[1 - (self._flip[_FLIP] & 1)]) > self._referrers:
+                if sys.getrefcount(self._data[self._fresh]) > self._referrers:
                     raise BufferError
                 if self._commits:
                     self._commit()
@@ -401,25 +405,20 @@ class Guarded(_Locking):
             "(a slice of it, say): copy that, or delete it inside the section"
         )
 
-    def _is_new_section(self) -> bool:
+    def _is_new_section(self, item: int) -> bool:
         """Count this section; whether an attempt before this one did not commit it."""
-        if self._running is None:
-            return True
-        item = self._running[0]
         if item != self._item:
             self._item, self._section = item, 0
         self._section += 1
         return self._section > self._done
 
     def _commit(self) -> None:
-        flip = self._flip[_FLIP]
         if self._running is not None:
-            fresh = self._copies[1 - (flip & 1)]
-            receipt = self._receipt
+            fresh, receipt = self._copies[self._fresh], self._receipt
             fresh[receipt] = self._chunk
             fresh[receipt + 1] = self._item
             fresh[receipt + 2] = self._section
-        self._flip[_FLIP] = flip + 1
+        self._flip[_FLIP] += 1
 
     def open(self, host: Host) -> None:
         if not host.is_shared:

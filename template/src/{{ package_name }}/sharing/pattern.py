@@ -8,7 +8,7 @@ The life of a pattern, by the hooks of `Pattern` that an engine calls, and where
 
     parent   open ─ opened ─ map_begins ─────── receive_delta ─ worker_died ─ … ─ close
                           ╲                    ╱ (with the results)
-    worker                 attach ─ chunk_begins ─ take_delta ─ … ─ detach
+    worker                 attach ─ chunk_begins ─ at_work … ─ take_delta ─ … ─ detach
 
 Where workers don't see the parent's memory, `news` and `hear` are between map and chunk.
 """
@@ -204,6 +204,9 @@ class Pattern:
 
     def chunk_begins(self, chunk: int, left: int) -> None:
         """In a worker: ``left`` is what `worker_died` said of the attempt before, else 0."""
+
+    def at_work(self) -> None:
+        """In a worker, in a thread of its own, now and then while a chunk runs."""
 
     def take_delta(self) -> object | None:
         """In a worker, at the end of a chunk: what is to ride back with the results.

@@ -22,6 +22,9 @@ _CHUNK_BYTES = 1 << 22
 _CHUNK_GROWTH = 4
 """How much larger than the one before a chunk may be."""
 
+_LEAST = 0.05
+"""The part of such a chunk below which its round trip would outweigh it, even at the end."""
+
 _WINDOW = 16
 """Chunks a worker that may be handed out, or wait for their turn, before their reader reads."""
 
@@ -98,6 +101,7 @@ class Run(Generic[T]):
         self.timeout = timeout
         self.chunk_time = chunk_time
         self.size = self.largest = chunk_size or 1
+        self.smallest = 1
         self.item_time: float | None = None
         self.read = self.turn = self.yielded = 0
         self.exhausted = self.abandoned = False
@@ -141,7 +145,8 @@ class Run(Generic[T]):
         if self.trickles:
             return 1
         if self.length is not None:  # what is left at the end is shared out
-            return max(1, min(self.size, (self.length - self.read) // (2 * self.workers)))
+            share = (self.length - self.read) // (2 * self.workers)
+            return min(self.size, max(self.smallest, share))
         return self.size
 
     def _trickle(self, size: int, before: float) -> list[T]:
@@ -170,6 +175,7 @@ class Run(Generic[T]):
         in_time = self.chunk_time / max(self.item_time, 1e-9)
         fits = min(in_time, _CHUNK_BYTES * ended / max(nbytes, 1))
         self.size = max(1, min(int(fits), _CHUNK_GROWTH * self.size))
+        self.smallest = max(1, min(self.size, int(fits * _LEAST)))
         self.largest = max(self.largest, self.size)
 
     def take(self, first: int, piece: Piece) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from .pattern import patterns_by_field
@@ -18,6 +19,9 @@ CHUNK = 0  # the chunk that it is in
 ITEM = 1  # the place of the item that runs; between items ~n, where n of the chunk have ended
 SINCE = 2  # when that item began, in ns of the monotonic clock, where there is a timeout
 STOP = 3  # written by the parent: begin no further item
+
+TICK = 0.005
+"""Seconds between two looks at the clock, and at what the parent wants, while a chunk runs."""
 
 Failure = tuple[str, str, str]
 """An exception as its class's name, its text and its traceback: it may not stand a pickle."""
@@ -68,6 +72,10 @@ class Desk:
         self._give_back = give_back
         self._dumps = dumps
         self.patterns = patterns_by_field(state)
+        self._items: list[Any] = []
+        self._begun: float | None = None  # when the chunk that runs did
+        self._dozes = False  # the clock, until a chunk begins
+        self._wake = threading.Event()
 
     @property
     def running(self) -> memoryview:
@@ -78,6 +86,7 @@ class Desk:
         """Make the patterns ready for chunks."""
         for pattern in self.patterns:
             pattern.attach(self)
+        threading.Thread(target=self._keep_time, name="clock", daemon=True).start()
 
     def detach(self) -> None:
         """No more chunks will come."""
@@ -102,8 +111,12 @@ class Desk:
         self.origin = origin
         for place, pattern in enumerate(self.patterns):
             pattern.chunk_begins(chunk, left.get(place, 0))
-        begun = time.monotonic()
-        results, failures = self._run(job, items, timed, begun + self._give_back)
+        self._items = items
+        self._begun = begun = time.monotonic()
+        if self._dozes:
+            self._wake.set()
+        results, failures = self._run(job, items, timed)
+        self._begun = None
         ended = len(results)
         self._line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
@@ -120,24 +133,45 @@ class Desk:
         return Answer(ended, elapsed, deltas, refused, body)
 
     def _run(
-        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool, give_back: float
+        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool
     ) -> tuple[list[Any], dict[int, Failure]]:
-        line, state, clock = self._line, self.state, time.monotonic
+        line, state = self._line, self.state
         results: list[Any] = []
         failures: dict[int, Failure] = {}
-        keep = results.append
-        for place, item in enumerate(items):
-            if timed:
-                line[SINCE] = time.monotonic_ns()
-            line[ITEM] = place
+        # What stands in this loop each item costs. Which one runs is written before it begins;
+        # whether to go on is not asked: where not, the clock cuts the list that is gone through.
+        for line[ITEM], item in self._timed(items) if timed else enumerate(items):
             try:
-                keep(job(item, state))
+                results.append(job(item, state))
             except BaseException as error:
-                failures[place] = describe(error)
-                keep(None)
-            if clock() > give_back or line[STOP]:
-                break
+                failures[len(results)] = describe(error)
+                results.append(None)
         return results, failures
+
+    def _timed(self, items: list[Any]) -> Iterator[tuple[int, Any]]:
+        """Number the items, and write for each when it begins."""
+        for numbered in enumerate(items):
+            self._line[SINCE] = time.monotonic_ns()
+            yield numbered
+
+    def _keep_time(self) -> None:
+        """End a chunk early, in a thread, which sleeps on while there is none.
+
+        To ask for the time after each item would cost as much as a trivial one.
+        """
+        while True:
+            self._dozes = True
+            if self._begun is None:
+                self._wake.wait()
+            self._dozes = False
+            self._wake.clear()
+            time.sleep(TICK)
+            begun = self._begun
+            if begun is not None:
+                if self._line[STOP] or time.monotonic() - begun > self._give_back:
+                    del self._items[max(0, self._line[ITEM]) + 1 :]
+                for pattern in self.patterns:
+                    pattern.at_work()
 
     def _pickled(self, results: list[Any], failures: dict[int, Failure]) -> bytes:
         try:

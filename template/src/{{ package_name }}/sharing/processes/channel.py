@@ -9,6 +9,8 @@ may be too busy sending to read. The worker's side blocks.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import pickle
 import struct
@@ -17,6 +19,10 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 _LENGTHS = struct.Struct("<QI")
+_PIPE = 1 << 20
+"""Bytes that a pipe is to hold, where the system lets it: what fits in needs no waiting for the
+other side. Without, it is 64 KiB on Linux, and a large chunk takes many turns."""
+
 _READ = 1 << 16
 """Bytes asked for at once. More than 128 KiB, and malloc would map and unmap them each time,
 which takes ten times as long as a small frame."""
@@ -47,6 +53,9 @@ class Channel:
         self.ended = False
         for end in self.reader, self.writer:
             os.set_blocking(end, blocking)
+            if not blocking and hasattr(fcntl, "F_SETPIPE_SZ"):
+                with contextlib.suppress(OSError):  # no user may have too many of these
+                    fcntl.fcntl(end, fcntl.F_SETPIPE_SZ, _PIPE)
 
     def close(self) -> None:
         for end in self._ends:

@@ -31,7 +31,7 @@ from ..work import CHUNK, ITEM, LINE, SINCE, STOP, Failure
 from . import lifeline, worker
 from .channel import Channel, Frame, pack
 from .host import ProcessHost
-from .memory import Words
+from .memory import Parcel, Words
 
 S = TypeVar("S")
 
@@ -118,7 +118,10 @@ class ProcessEngine(Driver[S]):
                 member.process.join(0.02)
                 self._hear_logs(member)  # one that nobody reads could not end
             self._hear_logs(member)
+        at_work = [m for m in self._team.values() if m.chunk is not None]
         self._kill_all()
+        for member in at_work:
+            self._repair(member)
 
     def _close_host(self) -> None:
         if self._host is not None:
@@ -161,7 +164,8 @@ class ProcessEngine(Driver[S]):
         setup = worker.Setup(
             slot, self._state, self._words, theirs, {"": logging.root.level, **levels}
         )
-        process = self._context.Process(target=worker.main, args=(setup,), name=f"worker-{slot}")
+        parcel = Parcel(setup)
+        process = self._context.Process(target=worker.main, args=(parcel,), name=f"worker-{slot}")
         try:
             with lifeline.thread_limits(max(1, available_cores() // self._workers)):
                 lifeline.start(process)
@@ -172,6 +176,7 @@ class ProcessEngine(Driver[S]):
                 end.close()
             raise unfit_field(self._state, self._patterns, error) from None
         finally:
+            parcel.close()
             for end in theirs:
                 end.close()
         channel = Channel(ours, blocking=False)
@@ -323,15 +328,15 @@ class ProcessEngine(Driver[S]):
             self._selector.unregister(member.channel.writer)
         self._selector.unregister(member.process.sentinel)
         exitcode = member.process.exitcode
-        chunk, member.chunk = member.chunk, None
-        number = member.number if chunk is not None else 0
-        item = member.running_item() if chunk is not None else ~0
-        left = [p.worker_died(member.slot, number, max(item, -1)) for p in self._patterns]
-        member.channel.close()
+        # Ends one that lives on, as after the death of a forkserver: from here it does no more.
         member.process.close()
+        item = member.running_item() if member.chunk is not None else ~0
+        left = self._repair(member)
+        chunk, member.chunk = member.chunk, None
+        member.channel.close()
         if chunk is not None:
             chunk.run.running -= 1
-            began = member.line[CHUNK] == number
+            began = member.line[CHUNK] == member.number
             suspect = self._sort_out(chunk, item, began, left)
             if suspect is not None:
                 self._blame(suspect, member, item, exitcode)
@@ -344,6 +349,11 @@ class ProcessEngine(Driver[S]):
                 )
         if not self._closing or any(run.waiting for run in self._runs):
             self._start_worker(member.slot)
+
+    def _repair(self, member: _Worker) -> list[int]:
+        """Have each pattern undo what a dead worker had not ended, and say what it had done."""
+        number, item = (member.number, member.running_item()) if member.chunk else (0, ~0)
+        return [p.worker_died(member.slot, number, max(item, -1)) for p in self._patterns]
 
     def _blame(self, suspect: Chunk, member: _Worker, item: int, exitcode: int | None) -> None:
         """The item that was running when its worker died: see what becomes of it."""

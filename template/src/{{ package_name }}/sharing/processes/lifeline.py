@@ -40,11 +40,20 @@ def worth_another_start(exitcode: int | None, deaths: int) -> bool:
 
 
 def start(process: BaseProcess) -> None:
-    """Start a process that a signal can't end before it is able to handle one."""
+    """Start a process that a signal can't end before it is able to handle one.
+
+    Under forkserver it may be killed before it has read what it is started with, or the server
+    may be: then there was no start, and another try has no traces of the first.
+    """
     resource_tracker.ensure_running()  # here, for it would unblock what is blocked below
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
-        process.start()
+        for left in reversed(range(_STARTS)):
+            try:
+                return process.start()
+            except (ConnectionError, EOFError):
+                if not left:
+                    raise
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -6,28 +6,42 @@ the last process is gone, by whatever death, the memory is gone as well.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
+import pickle
 import sys
+import tempfile
 from collections.abc import Callable
-from multiprocessing import reduction
+from multiprocessing import heap, reduction, sharedctypes
 from multiprocessing.context import get_spawning_popen
-from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Generic, TypeVar
 
 from .. import owners
 from ..errors import SharingError
 
+T = TypeVar("T")
+
 SEGMENTS = Path("/dev/shm")
 """Where segments are, on Linux."""
+
+_IN_A_PIPE = 1 << 13
+"""Bytes that fit into any pipe, with what else is written to it."""
 
 
 class Words:
     """64-bit signed integers, zero at first; ``view`` is a memoryview of them in each process."""
 
     def __init__(self, count: int) -> None:
-        self._hold(RawArray("q", count))
+        # As RawArray makes it, but that would write to pages which there may be no room for, and
+        # be ended by a SIGBUS.
+        block: Any = heap.BufferWrapper(8 * count)
+        (arena, start, stop), _ = block._state
+        _set_aside(arena.fd, start, stop - start)
+        rebuild: Any = vars(sharedctypes)["rebuild_ctype"]
+        self._hold(rebuild(ctypes.c_longlong * count, block, None))
+        ctypes.memset(ctypes.addressof(self._raw), 0, 8 * count)
 
     def _hold(self, raw: Any) -> None:
         self._raw = raw
@@ -112,13 +126,7 @@ class Memory:
         Raises:
             SharingError: there is not that much shared memory.
         """
-        if not hasattr(os, "posix_fallocate"):  # macOS, whose segments have no limit of their own
-            return
-        try:
-            os.posix_fallocate(self._descriptor, start, nbytes)
-        except OSError as error:
-            wanted = in_units(nbytes)
-            raise SharingError(f"{wanted} of shared memory can't be had: {error}") from None
+        _set_aside(self._descriptor, start, nbytes)
 
     def sync(self) -> None:
         """Have what was written reach the disk."""
@@ -136,12 +144,66 @@ class Memory:
             os.close(self._descriptor)
 
 
+def _set_aside(descriptor: int, start: int, nbytes: int) -> None:
+    if not hasattr(os, "posix_fallocate"):  # macOS, whose segments have no limit of their own
+        return
+    try:
+        os.posix_fallocate(descriptor, start, nbytes)
+    except OSError as error:
+        wanted = in_units(nbytes)
+        raise SharingError(f"{wanted} of shared memory can't be had: {error}") from None
+
+
 def _memory(duplicate: Any, nbytes: int, writable: bool) -> Memory:
     return Memory(duplicate.detach(), nbytes, writable=writable)
 
 
 def _memory_at(path: str, nbytes: int, writable: bool) -> Memory:
     return Memory(os.open(path, os.O_RDWR if writable else os.O_RDONLY), nbytes, writable=writable)
+
+
+class Parcel(Generic[T]):
+    """What a process is started with, where that is large: it travels in a file without a name.
+
+    What `multiprocessing` starts a process with, it writes into a pipe, and holds the other end
+    of that as well. If the process is killed before it has read that, more than fits into the
+    pipe is never read, and the writer waits for ever.
+    """
+
+    def __init__(self, content: T) -> None:
+        self.content = content
+        self._file: IO[bytes] | None = None
+
+    def close(self) -> None:
+        """When the process has started."""
+        if self._file is not None:
+            self._file.close()
+
+    def __reduce__(self) -> tuple[Callable[[Any], Parcel[Any]], tuple[Any]]:
+        data = reduction.ForkingPickler.dumps(self.content)
+        if len(data) <= _IN_A_PIPE:
+            return _parcel_of, (bytes(data),)
+        self.close()
+        self._file = _unnamed_file()
+        self._file.write(data)
+        self._file.flush()
+        self._file.seek(0)
+        return _parcel_in, (reduction.DupFd(self._file.fileno()),)
+
+
+def _unnamed_file() -> IO[bytes]:
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("parcel"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _parcel_of(data: bytes) -> Parcel[Any]:
+    return Parcel(pickle.loads(data))
+
+
+def _parcel_in(duplicate: Any) -> Parcel[Any]:
+    with os.fdopen(duplicate.detach(), "rb") as file:
+        return Parcel(pickle.load(file))
 
 
 def _check_room(nbytes: int) -> None:

@@ -26,6 +26,10 @@ from .memory import Words
 _SLICE = 0.2
 """Seconds that a thread waits in C at a time: signals are handled between the slices."""
 
+_TRIES = 30
+"""How often a thread asks again before it waits: most sections are over sooner than a process is
+put to sleep and woken."""
+
 _WORDS = 16  # no pthread_mutex_t is larger than 128 bytes
 _SHARED = 1  # PTHREAD_PROCESS_SHARED
 _ROBUST = 1  # PTHREAD_MUTEX_ROBUST
@@ -86,6 +90,10 @@ class RobustMutex:
         raise OSError(code, os.strerror(code))
 
     def _wait(self, timeout: float | None) -> int:
+        for _ in range(_TRIES):
+            code = int(self.try_lock())
+            if code != errno.EBUSY:
+                return code
         end = None if timeout is None else time.monotonic() + timeout
         while True:
             now = time.monotonic()

@@ -14,7 +14,7 @@ from typing import Any
 from ..work import LINE, Desk, describe
 from . import lifeline
 from .channel import Channel, Ends, pack
-from .memory import Words
+from .memory import Parcel, Words
 
 GIVE_BACK = 0.05
 """Seconds after which a worker gives back the items of its chunk that it has not begun."""
@@ -36,8 +36,9 @@ def line_of(words: Words, slot: int) -> memoryview:
     return words.view[slot * LINE : (slot + 1) * LINE]
 
 
-def main(setup: Setup) -> None:
+def main(parcel: Parcel[Setup]) -> None:
     """The life of a worker."""
+    setup = parcel.content
     lifeline.end_with_parent()
     lifeline.ignore_stop_signals()
     channel = Channel(setup.ends, blocking=True)

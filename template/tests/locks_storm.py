@@ -1,0 +1,110 @@
+"""The part of locks in a storm."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from probe import Step
+from storm_part import Part, Wrong, compare
+from under_test import sharing
+
+ACCOUNTS = 8
+MOMENTS = ("between lock and data", "in a section", "before the flip", "after the flip")
+LARGE = 20_000
+"""So many numbers that a section copies what was touched."""
+
+
+@dataclass
+class Share:
+    """Of both, the second half is to be the negative of the first."""
+
+    report: sharing.Lock = field(default_factory=sharing.Lock)
+    accounts: sharing.Guarded = field(
+        default_factory=partial(sharing.Guarded, "q", [0] * 2 * ACCOUNTS)
+    )
+    large: sharing.Guarded = field(default_factory=partial(sharing.Guarded, "q", [0] * 2 * LARGE))
+
+
+class InLocks(Part):
+    share = Share
+    points = (
+        "in the lock",
+        *(f"{moment} of accounts" for moment in MOMENTS),
+        *(f"{moment} of large" for moment in MOMENTS),
+    )
+
+    def work(self, step: Step, state: Share) -> None:
+        self._report(step, state.report)
+        for name, place in (
+            *(("accounts", place) for place in places(step.number)),
+            ("large", step.number % LARGE),
+        ):
+            guarded: sharing.Guarded = getattr(state, name)
+            half = len(guarded) // 2
+            with dying(step, name, guarded), guarded as b:
+                if b[place] != -b[half + place]:
+                    step.signs.note("torn", f"{b[place]} and {b[half + place]} in {name}")
+                b[place] += 1
+                step.die_at(f"in a section of {name}")
+                b[half + place] -= 1
+
+    def _report(self, step: Step, lock: sharing.Lock) -> None:
+        """Write to a file, where one at a time may be, and see that nobody else has."""
+        inside = step.signs.folder / "inside"
+        with lock:
+            inside.write_text(str(os.getpid()))
+            step.die_at("in the lock")
+            step.signs.note("report", step.number)
+            if inside.read_text() != str(os.getpid()):
+                step.signs.note("torn", "two have held the lock")
+
+    def look(self, state: Any, items: int, maps: int) -> Iterator[Wrong]:
+        reported = set(map(int, state.signs.notes("report")))
+        yield from compare("reports", len(reported & {*range(items)}), items)
+        accounts, large = state.accounts.read(), state.large.read()
+        opened = [place for number in range(items) for place in places(number)]
+        for place in range(ACCOUNTS):
+            expected = opened.count(place)
+            yield from compare(f"sections of account {place}", accounts[place], expected)
+        for place in range(LARGE):
+            expected = (items - 1 - place) // LARGE + 1
+            yield from compare(f"sections of number {place}", large[place], expected)
+        for name, numbers in (("accounts", accounts), ("large", large)):
+            half = len(numbers) // 2
+            if [-n for n in numbers[:half]] != numbers[half:].tolist():
+                yield Wrong("torn", f"{name} after the map")
+
+
+def places(number: int) -> tuple[int, int]:
+    """The accounts of an item."""
+    return number % ACCOUNTS, number * 5 % ACCOUNTS
+
+
+@contextlib.contextmanager
+def dying(step: Step, name: str, guarded: sharing.Guarded) -> Iterator[None]:
+    """Have a section end where no job is, if it is to."""
+    take, commit = guarded._take, guarded._commit
+
+    def take_and_die(timeout: float | None = None) -> bool:
+        taken = take(timeout)
+        step.die_at(f"between lock and data of {name}")
+        return taken
+
+    def commit_and_die() -> None:
+        step.die_at(f"before the flip of {name}")
+        commit()
+        step.die_at(f"after the flip of {name}")
+
+    if step.points:
+        guarded._take, guarded._commit = take_and_die, commit_and_die  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        if step.points:
+            del guarded._take, guarded._commit
+
+
+PART = InLocks()
