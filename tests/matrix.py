@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
 
@@ -16,6 +16,8 @@ TEMPLATE = ROOT / "template"
 CONFIG: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text("utf-8"))
 #: Read from where the questions are defined, so that a new one can't be forgotten here.
 PATTERNS: dict[str, dict[str, str]] = CONFIG["pattern_table"]["default"]
+#: `processes` is not among them, since every project has it.
+ENGINES: dict[str, dict[str, Any]] = CONFIG["engine_table"]["default"]
 PYTHONS: list[str] = CONFIG["all_pythons"]["default"]
 SETS = [chosen for size in range(1, len(PATTERNS) + 1) for chosen in combinations(PATTERNS, size)]
 #: Which files a choice brings. One that isn't listed has no test, and fails the run.
@@ -23,7 +25,10 @@ BRINGS: dict[str, dict[object, set[str]]] = {
     "python_min": {python: set() for python in ("3.11", "3.12", "3.13", "3.14")},
     "ci": {"github": {".github/workflows/ci.yml"}, "gitlab": {".gitlab-ci.yml"}, "none": set()},
     "docker": {False: set(), True: {"Dockerfile", ".dockerignore", "compose.yaml"}},
+    "engines": {name: {f"src/my_service/sharing/{name}/engine.py"} for name in ENGINES},
 }
+#: Which engines come together in a project that is rendered.
+ENGINE_SETS: list[tuple[str, ...]] = [(), *((name,) for name in ENGINES), tuple(ENGINES)]
 #: The questions that take any line of text are asked together, each kind of text once.
 TEXTS = {
     "plain": "",
@@ -44,13 +49,18 @@ class Variant(NamedTuple):
     def answers(self) -> dict[str, object]:
         """What Copier is told."""
         answers = {"patterns": list(self.patterns)} | dict(self.others)
+        answers["engines"] = list(self.engines)
         text = TEXTS[str(answers.pop("text"))]
         return answers | {question: text for question in TEXT_QUESTIONS if text}
 
+    @property
+    def engines(self) -> tuple[str, ...]:
+        """Those that it has beside `processes`."""
+        return cast("tuple[str, ...]", dict(self.others)["engines"])
+
     def __str__(self) -> str:
-        return f"{name_of(self.patterns)}, " + " ".join(
-            f"{key}={value}" for key, value in self.others
-        )
+        others = dict(self.others) | {"engines": name_of(self.engines) or "none"}
+        return f"{name_of(self.patterns)}, " + " ".join(f"{key}={others[key]}" for key in others)
 
 
 def name_of(patterns: Iterable[str]) -> str:
@@ -94,9 +104,10 @@ def untested(config: dict[str, Any], template: Path = TEMPLATE) -> list[str]:
 
 OTHERS: dict[str, list[Any]] = {
     name: values for name, values in choices_of(CONFIG).items() if name != "patterns"
-} | {"text": list(TEXTS)}
+} | {"engines": ENGINE_SETS, "text": list(TEXTS)}
 DEFAULTS = {name: CONFIG[name]["default"] for name in OTHERS if name != "text"} | {
     "python_min": PYTHONS[0],
+    "engines": (),
     "text": "plain",
 }
 
@@ -147,7 +158,9 @@ def run_variants(full: str) -> tuple[Variant, ...]:
     Their other answers are chosen so that each two values of all questions, and of the Python
     that runs, come together somewhere. A project runs on no older Python than it asks for.
     """
-    others = [tuple(zip(OTHERS, values, strict=True)) for values in product(*OTHERS.values())]
+    # Other engines need more than the environment of all variants has: they run by themselves.
+    offered = OTHERS | {"engines": [()]}
+    others = [tuple(zip(offered, values, strict=True)) for values in product(*offered.values())]
     facts_of: dict[tuple[str, tuple[str, ...]], dict[Variant, frozenset[object]]] = {}
     for python in PYTHONS:
         for patterns in SETS if python == full else pairwise_sets(PYTHONS.index(python)):
@@ -168,6 +181,24 @@ def run_variants(full: str) -> tuple[Variant, ...]:
         result.append(max(every, key=lambda one: len(every[one] & missing)))
         missing -= every[result[-1]]
     return tuple(result)
+
+
+def engine_variants(*, all_of_them: bool = False) -> list[Variant]:
+    """List the variants whose other engines run: each with a pattern, and all with all.
+
+    With ``all_of_them`` each engine with each pattern and with all, and all engines together.
+    """
+    names, everything = list(PATTERNS), tuple(PATTERNS)
+    if all_of_them:
+        alone = [(engine, (pattern,)) for engine in ENGINES for pattern in PATTERNS]
+        alone += [(engine, everything) for engine in ENGINES]
+    else:
+        alone = [(engine, (names[place % len(names)],)) for place, engine in enumerate(ENGINES)]
+    chosen = [((engine,), patterns) for engine, patterns in alone]
+    return [
+        Variant(patterns, tuple((DEFAULTS | {"engines": engines}).items()))
+        for engines, patterns in [(tuple(ENGINES), everything), *chosen]
+    ]
 
 
 def ci_matrix() -> list[dict[str, str]]:

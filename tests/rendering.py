@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 from copier import run_copy
-from matrix import CONFIG, PATTERNS, PYTHONS, ROOT, SETS, TEMPLATE, name_of
+from matrix import CONFIG, ENGINES, PATTERNS, PYTHONS, ROOT, SETS, TEMPLATE, name_of
 
-__all__ = ["CONFIG", "PATTERNS", "PYTHONS", "ROOT", "SETS", "TEMPLATE", "name_of"]
+__all__ = ["CONFIG", "ENGINES", "PATTERNS", "PYTHONS", "ROOT", "SETS", "TEMPLATE", "name_of"]
 IGNORED = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*_cache", ".DS_Store")
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Render
-from matrix import BRINGS
-from rendering import PATTERNS, SETS, command, files_in, name_of, parse
+from matrix import BRINGS, ENGINE_SETS
+from rendering import ENGINES, PATTERNS, SETS, command, files_in, name_of, parse
 
 #: Plain words that are no names of ours.
 ENGLISH = re.compile(r"threading\.Lock\b|\bcache lines?\b|\bcore's cache\b")
@@ -35,6 +35,22 @@ def files_of(template: Path, pattern: str) -> set[str]:
     }
 
 
+def files_of_engine(template: Path, engine: str) -> set[str]:
+    folder = template / f"src/{{{{ package_name }}}}/sharing/{engine}"
+    return {f"src/my_service/sharing/{engine}/{path.name}" for path in folder.glob("*.py")} | {
+        f"tests/{path.name}"
+        for kind in ("{}_*.py", "test_{}.py")
+        for path in (template / "tests").glob(kind.format(engine))
+    }
+
+
+def files_of_any_engine(template: Path) -> set[str]:
+    """Return what comes with the first engine beside `processes`."""
+    tests = template / "tests"
+    found = {*tests.glob("*_remote*.py"), *tests.glob("remote_*.py")}
+    return {"src/my_service/sharing/remote.py", *(f"tests/{path.name}" for path in found)}
+
+
 def all_files(template: Path) -> Iterator[str]:
     for path in template.rglob("*"):
         if path.is_file():
@@ -44,10 +60,21 @@ def all_files(template: Path) -> Iterator[str]:
 
 
 def expected(
-    template: Path, patterns: tuple[str, ...], ci: str = "github", docker: bool = False
+    template: Path,
+    patterns: tuple[str, ...],
+    ci: str = "github",
+    docker: bool = False,
+    engines: tuple[str, ...] = (),
 ) -> set[str]:
     unchosen = set().union(*(files_of(template, name) for name in PATTERNS if name not in patterns))
     unchosen |= set().union(*(files for name, files in BRINGS["ci"].items() if name != ci))
+    unchosen |= set().union(
+        *(files_of_engine(template, name) for name in ENGINES if name not in engines)
+    )
+    if not engines:
+        unchosen |= files_of_any_engine(template)
+    if not engines or "locks" not in patterns:
+        unchosen |= {"src/my_service/sharing/leases.py"}
     return set(all_files(template)) - unchosen - (set() if docker else BRINGS["docker"][True])
 
 
@@ -106,21 +133,43 @@ def test_every_file_is_valid(rendered: Render, template: Path, patterns: tuple[s
     check_syntax(template, rendered(patterns=list(patterns)))
 
 
+def names_of_engine(engine: str) -> set[str]:
+    """Return the words that only a project with this engine may hold."""
+    needs = {re.split(r"[^\w-]", need)[0] for need in ENGINES[engine]["needs"]}
+    return {engine, *needs} - {"cloudpickle"}
+
+
+@pytest.mark.parametrize("engines", ENGINE_SETS, ids=name_of)
+@pytest.mark.parametrize("patterns", [SETS[0], SETS[3], SETS[-1]], ids=name_of)
+def test_no_unchosen_engine_is_left(
+    rendered: Render, patterns: tuple[str, ...], engines: tuple[str, ...]
+) -> None:
+    project = rendered(patterns=list(patterns), engines=list(engines))
+    unchosen = set().union(*(names_of_engine(name) for name in ENGINES if name not in engines))
+    if not engines:
+        unchosen |= {"cloudpickle", "RemoteEngine", "LeaseStore"}
+    assert words_in(project, unchosen) == []
+
+
 @every_set
 def test_no_unchosen_name_is_left(
     rendered: Render, template: Path, patterns: tuple[str, ...]
 ) -> None:
-    project = rendered(patterns=list(patterns))
+    project = rendered(patterns=list(patterns), engines=list(ENGINES))
     unchosen = set().union(*(names_of(template, name) for name in PATTERNS if name not in patterns))
     unchosen -= set().union(*(names_of(template, name) for name in patterns))
-    word = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, unchosen))})(?![\w-])")
-    found = [
+    assert words_in(project, unchosen) == []
+
+
+def words_in(project: Path, words: set[str]) -> list[str]:
+    """Return the lines in which one of these stands by itself."""
+    word = re.compile(rf"(?<![\w-])(?:{'|'.join(map(re.escape, words))})(?![\w-])")
+    return [
         f"{path.relative_to(project)}:{number}: {line.strip()}"
         for path in files_in(project)
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
-        if unchosen and word.search(ENGLISH.sub("", line))
+        if words and word.search(ENGLISH.sub("", line))
     ]
-    assert found == []
 
 
 @every_set

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from rendering import CONFIG, IGNORED, PATTERNS, PYTHONS, TEMPLATE
+from rendering import CONFIG, ENGINES, IGNORED, PATTERNS, PYTHONS, TEMPLATE
 
 SHARING = TEMPLATE / "src/{{ package_name }}/sharing"
 JOBS = TEMPLATE / "src/{{ package_name }}/jobs"
@@ -28,6 +28,8 @@ CORE = {
     "runs.py",
     "work.py",
 }
+#: What comes with engines beside `processes`.
+APART = {"remote.py", "leases.py"}
 FILES = [
     path.relative_to(TEMPLATE)
     for path in sorted(TEMPLATE.rglob("*"))
@@ -60,7 +62,7 @@ def test_python_is_plain(path: Path) -> None:
 def test_each_file_of_sharing_belongs_to_one_pattern_or_to_the_core() -> None:
     entries = {path.name for path in SHARING.iterdir()}
     entries -= IGNORED("", sorted(entries))
-    assert entries == CORE | {f"{name}.py" for name in PATTERNS}
+    assert entries == {*CORE, *APART, *ENGINES, *(f"{name}.py" for name in PATTERNS)}
 
 
 def test_each_pattern_has_all_of_its_files() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Render
+from matrix import ENGINE_SETS
 from rendering import IGNORED, PATTERNS, ROOT, SETS, command, name_of
 
 
@@ -32,6 +33,16 @@ def test_mypy_has_nothing_to_say_of_the_suite_of_chaos(fresh: Render, known: Pat
     mypy = (sys.executable, "-m", "mypy", "--cache-dir", known, "tests")
     output = command(*mypy, cwd=project, MYPYPATH="tests/chaos")
     assert output.startswith("Success: no issues found in ")
+
+
+@pytest.mark.parametrize("engines", ENGINE_SETS[1:], ids=name_of)
+@pytest.mark.parametrize("patterns", [SETS[0], SETS[-1]], ids=name_of)
+def test_mypy_has_nothing_to_say_of_engines(
+    fresh: Render, known: Path, patterns: tuple[str, ...], engines: tuple[str, ...]
+) -> None:
+    project = fresh(patterns=list(patterns), engines=list(engines))
+    output = command(sys.executable, "-m", "mypy", "--cache-dir", known, cwd=project)
+    assert re.search(r"^Success: no issues found in \d{2,} source files$", output, re.MULTILINE)
 
 
 def test_a_mistake_is_seen(fresh: Render, known: Path) -> None:

@@ -19,6 +19,8 @@ FLIPS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "ci to none": ({}, {"ci": "none"}),
     "docker to yes": ({}, {"docker": "yes"}),
     "docker to no": ({"docker": True}, {"docker": "no"}),
+    "engines added": ({}, {"engines": "[ray, joblib]"}),
+    "engines to none": ({"engines": ["dask", "joblib"]}, {"engines": "[]"}),
     "project_name": ({}, {"project_name": "Their service"}),
     "project_description": ({}, {"project_description": 'It "does" {{ things }}'}),
     "author": ({}, {"author_name": "Ada", "author_email": "ada@example.org"}),

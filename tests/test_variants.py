@@ -100,7 +100,9 @@ def test_it_is_as_the_answers_say(
     check_syntax(template, project, typed=others["text"] != "plain")
     assert {
         str(path.relative_to(project)) for path in project.rglob("*") if path.is_file()
-    } == expected(template, variant.patterns, str(others["ci"]), bool(others["docker"]))
+    } == expected(
+        template, variant.patterns, str(others["ci"]), bool(others["docker"]), variant.engines
+    )
     command(sys.executable, "-m", "ruff", "check", "--no-cache", ".", cwd=project)
     command(sys.executable, "-m", "ruff", "format", "--no-cache", "--check", ".", cwd=project)
 

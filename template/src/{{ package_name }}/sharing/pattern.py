@@ -95,7 +95,7 @@ class Host(Protocol):
 
     @property
     def store(self) -> Store | None:
-        """How arrays get to workers that don't see the parent's memory; None if they do."""
+        """How an array gets to workers that don't see the parent's memory; None if they do."""
 
     def mutex(self, kind: str) -> Mutex:
         """``kind``: "lock", freed by the kernel when its holder dies, or "rlock", which isn't."""
@@ -119,7 +119,7 @@ class Readable(Protocol):
 
 
 class Store(Protocol):
-    """How an engine brings arrays to workers that don't see the parent's memory."""
+    """How an engine brings an array to workers that don't see the parent's memory."""
 
     @property
     def ships_blocks(self) -> bool:

@@ -68,7 +68,7 @@ class RemoteHost:
         return OwnWords(count)
 
     def mutex(self, kind: str) -> Mutex:
-        leases = importlib.import_module(".leases", __package__)  # not there without locks
+        leases = importlib.import_module(".leases", __package__)  # not there if nobody needs it
         mutex: Mutex = leases.LeaseMutex(self.service(leases.LeaseStore))
         return mutex
 

@@ -7,7 +7,7 @@ How a chunk gets to a worker and back (`remote` has the rest of the way):
                    └── the scheduler says that the worker is gone: with it what it was given
 
 A task is pinned to its worker: so it is known what died with which one, and the scheduler begins
-none of them again by itself. Blocks of arrays travel with their items.
+none of them again by itself. Blocks of rows travel with their items.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class DaskEngine(RemoteEngine[S]):
     """See `Engine`."""
 
     _no_timeout = (
-        "dask can't end one task and leave the others alone: use the engine 'processes' or 'ray', "
+        "dask can't end one task and leave the others alone: use the engine 'processes', "
         "or let the job look at the time"
     )
 

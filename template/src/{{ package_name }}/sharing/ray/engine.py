@@ -86,7 +86,7 @@ class _Services:
     def __init__(self, recipes: Sequence[Recipe]) -> None:
         lifeline.ignore_stop_signals()
         self._hub = Hub(recipes)
-        # Ray makes a dead actor anew: a cache may forget, but no other state may begin again.
+        # Ray makes a dead actor anew: what may forget goes on, and no other state begins again.
         if ray.get_runtime_context().was_current_actor_reconstructed:
             self._hub.keep_only_what_may_forget()
 
