@@ -13,6 +13,10 @@ TINY = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$0" "$@"'
 """For a shell in a mount namespace of its own, which nobody else sees."""
 
 
+@pytest.mark.proves("items", "memory")
+@pytest.mark.proves("items", "descriptors")
+@pytest.mark.proves("rest", "memory", "the engine closes, and nothing is left")
+@pytest.mark.proves("rest", "descriptors", "the engine closes, and nothing is left")
 @pytest.mark.parametrize("what", ["descriptors", "memory"])
 def test_a_main_process_that_lacks_something_says_so(
     start_method: str, signs: Signs, what: str
@@ -22,6 +26,19 @@ def test_a_main_process_that_lacks_something_says_so(
         assert signs.given("as it should")
 
 
+@pytest.mark.proves("items counter log cache locks", "shm", "what is open goes on as before")
+@pytest.mark.proves(
+    "arrays",
+    "shm",
+    "what does not fit is one line, `SharingError`, before anything is written",
+    within="at once",
+    but="a file, by `create_npy`, is the way out",
+)
+@pytest.mark.proves(
+    "rest",
+    "shm",
+    "what can't be had is a `SharingError`, and no SIGBUS that ends the process",
+)
 def test_a_tiny_shared_memory_is_told_before_it_is_written_to(
     start_method: str, signs: Signs
 ) -> None:

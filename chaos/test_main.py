@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import leftovers
+import numpy as np
 import pytest
 import scripts
 from accounting import Account
@@ -43,6 +44,27 @@ def signal_to(script: scripts.Script, number: signal.Signals, to: str) -> None:
     send(script.process.pid, number)
 
 
+@pytest.mark.proves("items", "main", "nothing more is begun, and no item ends", but="they are lost")
+@pytest.mark.proves(
+    "counter log cache",
+    "main",
+    "gone with it: nothing is left behind",
+    but="what has to stay belongs into a file",
+)
+@pytest.mark.proves(
+    "arrays",
+    "main",
+    "no segment is left; a file of `create_npy` is not in its place",
+    but="what `from_npy` maps to be written to is as far as it came",
+)
+@pytest.mark.proves("locks", "main", "gone with it; nobody can be left waiting")
+@pytest.mark.proves(
+    "rest",
+    "main",
+    "no process is left, also of those in C code; no segment is",
+    within="2 s",
+    but="a `.part` of an output may be left, which `doctor --clean` removes",
+)
 @pytest.mark.parametrize("to", ["it", "all"])
 def test_nobody_outlives_a_main_process_that_is_killed(
     start_method: str, tmp_path: Path, dice: random.Random, account: Account, times: int, to: str
@@ -58,6 +80,23 @@ def test_nobody_outlives_a_main_process_that_is_killed(
             assert not list(leftovers.SEGMENTS.glob(f"sharing-{script.process.pid}-*"))
 
 
+@pytest.mark.proves(
+    "items",
+    "interrupted",
+    "no more are begun, and those that run may end; a second signal ends them now",
+    within="5 s",
+    but="one that takes longer is ended",
+)
+@pytest.mark.proves("counter log", "interrupted", "what had ended by then, each item whole")
+@pytest.mark.proves("cache", "interrupted", "keeps what it has, for the next engine of that state")
+@pytest.mark.proves("arrays", "interrupted", "each block whole: written once or as it was")
+@pytest.mark.proves("locks", "interrupted", "each section whole: committed or not at all")
+@pytest.mark.proves(
+    "rest",
+    "interrupted",
+    "no process, no segment and no file is left; the exit code is the signal's",
+    within="5 s, and the close of the engine",
+)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("to", ["it", "all"])
 def test_a_signal_ends_it_in_order(
@@ -92,10 +131,16 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> list[Output]:
         rows.writerow(("transfer_id", "from_account", "to_account", "amount_cents"))
         rows.writerows((f"t{n}", "", f"account-{n % 50}", n % 1000 + 1) for n in range(300_000))
     words = ["post-transfers", str(transfers), str(balances)]
-    report(*words)
-    return [Output(words, {balances: balances.read_bytes()})]
+    numbers, standard = folder / "numbers.npy", folder / "standard.npy"
+    np.save(numbers, np.random.default_rng(4).normal(size=(400_000, 8)))
+    commands = {balances: words, standard: ["standardize", str(numbers), str(standard)]}
+    for one in commands.values():
+        report(*one)
+    return [Output(one, {path: path.read_bytes()}) for path, one in commands.items()]
 
 
+@pytest.mark.proves("rest", "interrupted")
+@pytest.mark.proves("rest", "main")
 def test_an_output_is_whole_or_absent(
     outputs: list[Output], start_method: str, dice: random.Random, times: int
 ) -> None:

@@ -15,6 +15,43 @@ SHARE = 10
 """One kill in so many is in a section that somebody waits for."""
 
 
+@pytest.mark.proves(
+    "items",
+    "killed",
+    "each item comes out once, in its place; only the one that ran costs a try (`retries`, 2 more)",
+    within="another worker's start",
+    but="an item may run again: what it does outside of what is shared may be done twice",
+)
+@pytest.mark.proves(
+    "counter",
+    "killed",
+    "each item counts once; exact when the map has ended",
+    but="while work runs, the number may step back",
+)
+@pytest.mark.proves("log", "killed", "each item's records once, in the order of the items")
+@pytest.mark.proves(
+    "cache",
+    "killed",
+    "no key is computed twice at once; who waits for the dead one's value computes it",
+    but="a value that was computed and not stored yet is computed again",
+)
+@pytest.mark.proves(
+    "arrays",
+    "killed",
+    "`map_blocks`: a block is written once, in place from how it was",
+    but="what a job writes to `array` by itself stays as far as it came",
+)
+@pytest.mark.proves("locks", "killed")
+@pytest.mark.proves("rest", "killed", "nothing is left when the engine has closed")
+@pytest.mark.proves(
+    "items",
+    "starting",
+    "another is started, and no item costs a try; a state of any size",
+    but="20 such deaths in a row end the work; under `spawn`, an argument list of the main process"
+    " of more than 64 KiB can leave it waiting",
+)
+@pytest.mark.proves("counter log cache arrays locks", "starting", "as if it had never begun")
+@pytest.mark.proves("rest", "starting", "nothing is left when the engine has closed")
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_or_doubled_or_torn(
     start_method: str, signs: Signs, dice: random.Random, kills: int, account: Account
@@ -27,6 +64,15 @@ def test_nothing_is_lost_or_doubled_or_torn(
     assert storm.wrong == []
 
 
+@pytest.mark.proves(
+    "locks",
+    "killed",
+    "`Guarded`: each section commits whole or not at all, and once for its item. `Lock`: the next"
+    " one has it",
+    within="50 ms at the median, 500 ms at the worst, if somebody waits for it",
+    but="a file that a `Lock` protects is as the dead one left it, and its item runs again;"
+    ' `Lock(kind="rlock")` ends with `LockLost`',
+)
 @pytest.mark.timeout(300)
 def test_the_next_one_is_in_at_once(
     start_method: str, signs: Signs, kills: int, account: Account

@@ -23,7 +23,7 @@ from trouble_jobs import (
 )
 from under_test import sharing
 
-HANGS = ["hangs", "hangs_in_c", "stops"]
+HANGS = ("hangs", "hangs_in_c", "stops")
 FAILS = {
     "raises": "HasArguments",
     "raises_what_holds_a_lambda": "ValueError",
@@ -40,62 +40,147 @@ def long_storm(start_method: str, tmp_path_factory: pytest.TempPathFactory) -> I
         yield storm
 
 
-def weather(storm: Storm, kind: str, **options: Any) -> Any:
-    """Make such trouble in the middle of a map; what became of it, where all else went well."""
+def weather(storm: Storm, *kinds: str, **options: Any) -> list[Any]:
+    """Make such troubles in the middle of a map; what became of them, where all else went well."""
     signs, half = storm.state.signs, ITEMS // 4
     steps = storm.next_steps(2 * half)
-    items = [*steps[:half], Trouble(signs, kind), *steps[half:]]
-    outcomes = list(storm.engine.outcomes(work_or_trouble, items, chunk_size=5, **options))
-    trouble = outcomes.pop(half)
+    items = [*steps[:half], *(Trouble(signs, kind) for kind in kinds), *steps[half:]]
+    outcomes = list(storm.engine.outcomes(work_or_trouble, items, **{"chunk_size": 5} | options))
+    troubles, outcomes[half : half + len(kinds)] = outcomes[half : half + len(kinds)], []
     storm.take(steps, [outcome.value for outcome in outcomes])
     storm.map_beside()
     assert storm.wrong == []
-    return trouble
+    return troubles
 
 
-@pytest.mark.parametrize("kind", HANGS)
-def test_a_job_that_hangs_is_ended(long_storm: Storm, kind: str) -> None:
-    outcome = weather(long_storm, kind, timeout=1.0)
-    assert isinstance(outcome.error, sharing.ItemTimeout)
+@pytest.mark.proves(
+    "items",
+    "hangs",
+    "it ends as `ItemTimeout`, also in C code, and is not tried again; the others go on",
+    within="its `timeout`, and another worker's start",
+    but="without a `timeout` a map waits for ever",
+)
+@pytest.mark.proves("counter log cache", "hangs", "exact for all other items; it does not count")
+@pytest.mark.proves(
+    "arrays", "hangs", "its block is put back as it was; all others are written once"
+)
+@pytest.mark.proves(
+    "locks",
+    "hangs",
+    "all others' sections commit once",
+    but="a section that it had left has committed; who waits for what it holds waits as long, and"
+    " may reach the `timeout` too",
+)
+@pytest.mark.proves("rest", "hangs", "its worker is gone")
+def test_a_job_that_hangs_is_ended(long_storm: Storm) -> None:
+    outcomes = weather(long_storm, *HANGS, timeout=3.0, chunk_size=1)
+    assert [type(outcome.error) for outcome in outcomes] == [sharing.ItemTimeout] * len(HANGS)
 
 
-@pytest.mark.parametrize("kind", FAILS)
-def test_a_job_that_fails_is_an_answer(long_storm: Storm, kind: str) -> None:
-    outcome = weather(long_storm, kind)
-    assert outcome.error.error_type == FAILS[kind]
+@pytest.mark.proves(
+    "items",
+    "fails",
+    "it comes as `JobFailed` with the worker's traceback, and is not tried again; the others go on",
+    but="the exception itself does not travel, its name, text and traceback do",
+)
+@pytest.mark.proves("counter", "fails", "exact for all others; what it had added by then counts")
+@pytest.mark.proves("log", "fails", "exact for all others; what it had appended by then is there")
+@pytest.mark.proves(
+    "cache", "fails", "what `compute` raises is its caller's; the next one computes"
+)
+@pytest.mark.proves(
+    "arrays", "fails", "its block is put back as it was; all others are written once"
+)
+@pytest.mark.proves(
+    "locks",
+    "fails",
+    "the section that raised is rolled back",
+    but="one that it had left has committed",
+)
+@pytest.mark.proves("rest", "fails", "its worker goes on")
+def test_a_job_that_fails_is_an_answer(long_storm: Storm) -> None:
+    outcomes = weather(long_storm, *FAILS)
+    assert [outcome.error.error_type for outcome in outcomes] == list(FAILS.values())
 
 
+@pytest.mark.proves(
+    "items",
+    "crashes",
+    "it ends as `WorkerDied`, with the signal; the others go on",
+    within="`retries` + 1 tries",
+)
+@pytest.mark.proves("counter log cache arrays locks", "crashes", "exact for all other items")
+@pytest.mark.proves("rest", "crashes", "nothing is left when the engine has closed")
 def test_a_job_that_kills_its_worker_is_given_up(long_storm: Storm) -> None:
-    for kind, how in (("segfaults", "SIGSEGV"), ("is_out_of_memory", "SIGKILL")):
-        outcome = weather(long_storm, kind, retries=1)
+    outcomes = weather(long_storm, "segfaults", "is_out_of_memory", retries=1)
+    for outcome, how in zip(outcomes, ("SIGSEGV", "SIGKILL"), strict=True):
         assert isinstance(outcome.error, sharing.WorkerDied)
         assert how in str(outcome.error)
 
 
-@pytest.mark.parametrize("kind", ["asks_for_too_much_memory", "returns_too_much"])
-def test_a_job_without_memory_fails(long_storm: Storm, kind: str) -> None:
-    outcome = weather(long_storm, kind)
-    assert outcome.error.error_type == "MemoryError"
+@pytest.mark.proves(
+    "items",
+    "memory",
+    "in a job: `MemoryError` is its answer, as any exception; in the main process: the map ends"
+    " with it, or with what failed",
+    but="the kernel, out of memory, kills: see there",
+)
+@pytest.mark.proves(
+    "counter log cache arrays locks", "memory", "exact for all other items of a job"
+)
+def test_a_job_without_memory_fails(long_storm: Storm) -> None:
+    outcomes = weather(long_storm, "asks_for_too_much_memory", "returns_too_much")
+    assert [outcome.error.error_type for outcome in outcomes] == ["MemoryError"] * 2
 
 
+@pytest.mark.proves(
+    "items",
+    "descriptors",
+    "in a job: `OSError` is its answer, as any exception; in the main process: a worker that can't"
+    " be replaced ends the map with it",
+)
+@pytest.mark.proves(
+    "counter log cache arrays locks", "descriptors", "exact for all other items of a job"
+)
 def test_a_job_without_descriptors_fails(long_storm: Storm) -> None:
-    outcome = weather(long_storm, "opens_too_many_files")
+    (outcome,) = weather(long_storm, "opens_too_many_files")
     assert outcome.error.error_type == "OSError"
     assert "Too many open files" in str(outcome.error)
 
 
-@pytest.mark.parametrize("kind", ["forks", "forks_and_dies"])
-def test_a_job_that_forks_holds_nobody_up(long_storm: Storm, kind: str) -> None:
+@pytest.mark.proves(
+    "items",
+    "forks",
+    "neither its answer nor its worker's death waits for the child",
+    but="the child is the job's to end",
+)
+@pytest.mark.proves(
+    "counter log cache arrays locks", "forks", "exact, also if its worker dies then"
+)
+@pytest.mark.proves(
+    "rest",
+    "forks",
+    "the engine closes without waiting for the child",
+    but="what the child keeps open stays as long as it lives",
+)
+def test_a_job_that_forks_holds_nobody_up(long_storm: Storm) -> None:
     signs = long_storm.state.signs
     try:
-        assert weather(long_storm, kind).value == "forked"
+        outcomes = weather(long_storm, "forks", "forks_and_dies")
+        assert [outcome.value for outcome in outcomes] == ["forked"] * 2
     finally:
         for line in signs.notes("children"):  # whose processes they are is the job's to say
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(line), signal.SIGKILL)
-        (signs.folder / "children").unlink()
 
 
+@pytest.mark.proves(
+    "items",
+    "factory",
+    "each item that asks for it fails with that exception, and the others go on",
+    but="it is tried again at each `get()`",
+)
+@pytest.mark.proves("counter", "factory", "what an item had added before it asked counts")
 def test_what_cannot_be_made_is_the_failure_of_those_who_ask(start_method: str) -> None:
     state = PerWorkerState(sharing.Counter(), sharing.PerWorker(Unmakable))
     with sharing.open_engine(state, workers=2, start_method=start_method) as engine:
@@ -117,6 +202,15 @@ def in_the_middle(storm: Storm, do: Callable[[], object]) -> None:
     storm.map_beside()
 
 
+@pytest.mark.proves("items counter log arrays locks", "server", "go on as if nothing had happened")
+@pytest.mark.proves(
+    "cache",
+    "server",
+    "workers compute for themselves until another is up, which begins empty",
+    within="another process's start",
+    but="meanwhile a key may be computed twice at once; what was kept is gone",
+)
+@pytest.mark.proves("rest", "server", "nothing is left when the engine has closed")
 def test_a_server_that_is_killed_is_replaced(start_method: str, signs: Signs) -> None:
     with open_storm(signs, start_method, random.Random(6)) as storm:
         services = storm.engine._host.services  # type: ignore[attr-defined]
@@ -125,6 +219,16 @@ def test_a_server_that_is_killed_is_replaced(start_method: str, signs: Signs) ->
         assert [one for one in storm.wrong if "computed twice at once" not in one.what] == []
 
 
+@pytest.mark.proves(
+    "items",
+    "forkserver",
+    "as if all its workers had been killed: each item comes out once",
+    within="the start of another one and of all workers",
+)
+@pytest.mark.proves(
+    "counter log cache arrays locks", "forkserver", "as exact as when a worker is killed"
+)
+@pytest.mark.proves("rest", "forkserver", "its workers are gone before others do their items")
 def test_a_forkserver_that_is_killed_takes_its_workers_along(
     signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,43 +31,52 @@ def work_or_trouble(item: Any, state: Any) -> object:
     """Work as in a storm, or make trouble."""
     if isinstance(item, Step):
         return storm.work(item, state)
-    make: Callable[[Signs], object] = globals()[item.kind]
-    return make(item.signs)
+    make: Callable[[Signs, Any], object] = globals()[item.kind]
+    return make(item.signs, state)
 
 
-def hangs(signs: Signs) -> None:
+@contextlib.contextmanager
+def _half_done(state: Any) -> Iterator[None]:
+    """Be where nobody else can be meanwhile, and have changed half of it."""
+    with state.report, state.accounts as accounts:
+        accounts[0] += 1
+        yield
+
+
+def hangs(signs: Signs, state: Any) -> None:
     time.sleep(600)
 
 
-def hangs_in_c(signs: Signs) -> None:
+def hangs_in_c(signs: Signs, state: Any) -> None:
     """Keep the interpreter from doing anything else."""
     ctypes.PyDLL(None).sleep(600)
 
 
-def stops(signs: Signs) -> None:
+def stops(signs: Signs, state: Any) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def raises(signs: Signs) -> None:
+def raises(signs: Signs, state: Any) -> None:
     """What can't be unpickled."""
-    raise HasArguments(1, 2)
+    with _half_done(state):
+        raise HasArguments(1, 2)
 
 
-def raises_what_holds_a_lambda(signs: Signs) -> None:
+def raises_what_holds_a_lambda(signs: Signs, state: Any) -> None:
     error = ValueError("can't be pickled")
     error.callback = lambda: None  # type: ignore[attr-defined]
     raise error
 
 
-def returns_what_cannot_be_pickled(signs: Signs) -> object:
+def returns_what_cannot_be_pickled(signs: Signs, state: Any) -> object:
     return NoPickle()
 
 
-def returns_what_cannot_be_unpickled(signs: Signs) -> object:
+def returns_what_cannot_be_unpickled(signs: Signs, state: Any) -> object:
     return NoUnpickle()
 
 
-def segfaults(signs: Signs) -> None:
+def segfaults(signs: Signs, state: Any) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.disable()
     ctypes.string_at(0)
@@ -87,7 +96,7 @@ def _memory_in_use() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def asks_for_too_much_memory(signs: Signs) -> int:
+def asks_for_too_much_memory(signs: Signs, state: Any) -> int:
     with _limited(resource.RLIMIT_AS, _memory_in_use() + (64 << 20)):
         return len(bytes(1 << 30))
 
@@ -100,22 +109,23 @@ class Swollen:
             return bytes, (bytes(1 << 30),)
 
 
-def returns_too_much(signs: Signs) -> object:
+def returns_too_much(signs: Signs, state: Any) -> object:
     return Swollen()
 
 
-def is_out_of_memory(signs: Signs) -> None:
+def is_out_of_memory(signs: Signs, state: Any) -> None:
     """Be ended as the kernel does it."""
-    kill_self()
+    with _half_done(state):
+        kill_self()
 
 
-def opens_too_many_files(signs: Signs) -> None:
+def opens_too_many_files(signs: Signs, state: Any) -> None:
     with contextlib.ExitStack() as stack, _limited(resource.RLIMIT_NOFILE, 256):
         while True:
             stack.enter_context(Path(os.devnull).open())
 
 
-def forks(signs: Signs) -> str:
+def forks(signs: Signs, state: Any) -> str:
     """Leave a child that holds all that this process has open, while the job ends as any does."""
     child = os.fork()
     if not child:
@@ -125,11 +135,11 @@ def forks(signs: Signs) -> str:
     return "forked"
 
 
-def forks_and_dies(signs: Signs) -> str:
+def forks_and_dies(signs: Signs, state: Any) -> str:
     """Die, while such a child lives on."""
     if not signs.first("forked and died"):
         return "forked"
-    forks(signs)
+    forks(signs, state)
     kill_self()
     return "never"
 

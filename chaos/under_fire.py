@@ -33,13 +33,14 @@ def main(start_method: str, folder: str, seed: str) -> None:
 def is_whole(state: Any) -> bool:
     """Whether each item that left something has left all of it."""
     accounts, large = state.accounts.read().tolist(), state.large.read().tolist()
-    records = state.log.records
+    records, stats = state.log.records, state.answers.stats()
     return all(
         (
             accounts[:ACCOUNTS] == [-n for n in accounts[ACCOUNTS:]],
             large[:LARGE] == [-n for n in large[LARGE:]],
             state.lines.value == sum(state.kinds.values.values()),
             records == sorted(set(records)),
+            stats.entries == stats.computed,
             not (np.diff(state.table.array.reshape(-1, BLOCK)) != 0).any(),
         )
     )

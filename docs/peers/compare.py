@@ -70,7 +70,7 @@ class Comparison:
     key: str
     title: str
     entries: list[Entry]
-    rounds: int = 7
+    rounds: int = 5
     workers: int = 2
     show: Callable[[float], str] = show_seconds
     ways: list[Any] = field(default_factory=list)

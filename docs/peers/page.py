@@ -18,7 +18,7 @@ PACKAGES = Path(__file__).with_name("requirements.txt")
 WIDTH = 600
 """Of a chart, in pixels."""
 LOOKS = f"""<style>{report.COLORS}
-svg {{ background: var(--paper); font: 14px system-ui, sans-serif; }}
+svg {{ background: var(--paper) !important; font: 14px system-ui, sans-serif; }}
 text.value {{ text-anchor: start; }}
 </style>"""
 """What a chart brings along, since it lies in no page."""
@@ -27,7 +27,8 @@ What a user would pick instead, on the same work in the same run: `nox -s peers`
 The ways of a table were run in turn; the numbers are medians of the rounds, ± is half of what lies
 between the quartiles, and a ratio is the median of the ratios of the rounds. Each way is used as
 its own documentation advises, and its result is checked: one that fails, or comes to a wrong
-result, is listed with the reason."""
+result, is listed with the reason. In the charts less is better, blue is ours, grey shares nothing
+between processes, and numbers that lie far apart stand on a logarithmic scale."""
 ROLES = {"ours": "ours", "copied": "", "floor": "shares nothing"}
 
 

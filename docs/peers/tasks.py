@@ -171,10 +171,10 @@ def comparisons() -> list[Comparison]:
                 *(Entry(BEST[n], doubled(partial(pool, chunk=n), ITEMS)) for n in CHUNKS),
                 Entry(EXECUTOR, doubled(executor, 2_000)),
                 Entry(JOBLIB, doubled(joblib, 20_000)),
-                Entry(MPIRE, doubled(mpire, ITEMS)),
+                Entry(MPIRE, doubled(mpire, ITEMS // 4)),
                 Entry(PEBBLE, doubled(pebble, 2_000)),
                 Entry("ray, its Pool", doubled(ray, 20_000)),
-                Entry("dask, a bag", doubled(dask, 20_000)),
+                Entry("dask, a bag", doubled(dask, 5_000)),
             ],
         ),
         Comparison(
@@ -198,7 +198,7 @@ def comparisons() -> list[Comparison]:
                 Entry(PEBBLE, with_slow_ones(pebble)),
                 Entry(IDEAL, ideal, "floor"),
             ],
-            rounds=3,
+            rounds=2,
         ),
     ]
 

@@ -43,6 +43,10 @@ class Tally:
         self.number += n
         return self.number
 
+    def nap(self) -> str:
+        time.sleep(0.3)
+        return "slept"
+
     def pid(self) -> int:
         return os.getpid()
 

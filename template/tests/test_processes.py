@@ -198,6 +198,27 @@ def test_one_object_serves_all(start_method: str) -> None:
             assert list(engine.map(call, [("add", 1)])) == [101]  # a new one, begun anew
 
 
+def test_an_interrupted_call_leaves_no_answer_to_the_next_one() -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        state = State(Served())
+        with sharing.open_engine(state, workers=1, start_method="fork"):
+            assert state.tally.service.call("add", 1) == 101
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with pytest.raises(Interrupted) as caught:
+                state.tally.service.call("nap")
+            assert state.tally.service.call("add", 1) == 102
+            del caught  # which has kept what that call had in hand
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_the_words_of_processes_are_zero_at_first() -> None:
     words = memory.Words(5)
     assert words.view.tolist() == [0] * 5

@@ -90,7 +90,7 @@ class _Served:
         class Serving(BaseManager):
             pass
 
-        Serving.register("hub", callable=lambda: hub, exposed=("call",))
+        Serving.register("hub", callable=lambda: hub, exposed=("answer",))
         server: Any = Serving(address=f"{self._address}-0", authkey=self._key).get_server()
         # `serve_forever` would end the process with itself: this is the part of it that serves.
         server.stop_event = threading.Event()

@@ -61,17 +61,30 @@ class Hub:
     def call(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
         return getattr(self._objects[number], method)(*args)
 
+    def answer(self, number: int, method: str, args: tuple[Any, ...]) -> tuple[Any, Any]:
+        """What the method returns, and what it raises: so that all else is the connection's."""
+        try:
+            return self.call(number, method, args), None
+        except Exception as error:
+            return None, error
+
 
 class _HubProxy(BaseProxy):
-    def call(self, *args: Any) -> Any:
-        return self._callmethod("call", args)
+    def answer(self, *args: Any) -> tuple[Any, Any]:
+        return self._callmethod("answer", args)  # type: ignore[func-returns-value, return-value]
+
+    def hang_up(self) -> None:
+        """Close this thread's connection, which the next proxy for the address would use too."""
+        connection = vars(self._tls).pop("connection", None)  # type: ignore[attr-defined]
+        if connection is not None:
+            connection.close()
 
 
 class _Manager(BaseManager):
     pass
 
 
-_Manager.register("hub", proxytype=_HubProxy, exposed=("call",))
+_Manager.register("hub", proxytype=_HubProxy, exposed=("answer",))
 
 
 def _serve(address: str, key: bytes, recipes: Sequence[Recipe], ready: Connection) -> None:
@@ -82,7 +95,7 @@ def _serve(address: str, key: bytes, recipes: Sequence[Recipe], ready: Connectio
     class Serving(BaseManager):
         pass
 
-    Serving.register("hub", callable=lambda: hub, exposed=("call",))
+    Serving.register("hub", callable=lambda: hub, exposed=("answer",))
     server = Serving(address=address, authkey=key).get_server()
     ready.send(True)
     ready.close()
@@ -192,10 +205,14 @@ class RemoteService:
         with self._connecting:
             hub = self._hub = self._hub or self._connect()
         try:
-            return hub.call(self._number, method, args)
+            result, error = hub.answer(self._number, method, args)
         except BaseException:  # by Ctrl-C too: its answer would be taken for the next call's
             self._hub = None
+            hub.hang_up()
             raise
+        if error is not None:
+            raise error
+        return result
 
     def _connect(self) -> _HubProxy:
         address = f"{self._address}-{self._present.view[0]}"
