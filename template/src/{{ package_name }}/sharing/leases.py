@@ -278,7 +278,7 @@ class LeasedGuarded(Guarded):
     of them back, unless it raised. What was committed is known by map and item.
     """
 
-    _own_to_process = Guarded._own_to_process | {"_fresh", "_turn", "_ended", "_ranges"}
+    _own_to_process = Guarded._own_to_process | {"_working", "_turn", "_ended", "_ranges"}
     _mutex: LeaseMutex
     _turn: Item | None = None
 
@@ -299,12 +299,12 @@ class LeasedGuarded(Guarded):
         if self._is_held():
             raise LockOrderError(self._nested())
         self._take()
-        self._fresh = bytearray(self._mutex.data)
+        self._working = bytearray(self._mutex.data)
         item = self._mutex.item
         if item != self._turn:
             self._turn, self._section = item, 0
         self._section += 1
-        view: memoryview[Any] = memoryview(self._fresh).cast(self.typecode)  # type: ignore[call-overload]
+        view: memoryview[Any] = memoryview(self._working).cast(self.typecode)  # type: ignore[call-overload]
         self._view = view
         return view
 
@@ -317,9 +317,9 @@ class LeasedGuarded(Guarded):
         fresh = None
         try:
             self._view.release()
-            self._fresh.append(0)  # which a slice that is left over forbids
+            self._working.append(0)  # which a slice that is left over forbids
             if kind is None and (self._turn is None or self._section > self._mutex.done):
-                fresh = bytes(memoryview(self._fresh)[:-1])
+                fresh = bytes(memoryview(self._working)[:-1])
         except BufferError:
             if kind is None:
                 raise self._escapes() from None
