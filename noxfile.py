@@ -28,7 +28,16 @@ nox.needs_version = ">=2026.10.20"
 # Suites that run beside each other, one more than cores, since they wait for something now and
 # then; the sessions that don't say that they may share the machine have it alone.
 nox.options.parallel = 3
-nox.options.sessions = ["lint", "tests", "updates", "kills", "chaos-short", "pairs", "variants"]
+nox.options.sessions = [
+    "lint",
+    "tests",
+    "updates",
+    "kills",
+    "chaos-short",
+    "engines",
+    "pairs",
+    "variants",
+]
 # A Python that isn't there is skipped and named, under CI as well.
 nox.options.error_on_missing_interpreters = False
 
@@ -41,8 +50,9 @@ PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
 HIDDEN = [str(folder) for folder in sorted(PYENV.glob("versions/3.*/bin"))]
 os.environ["PATH"] = os.pathsep.join([*HIDDEN, os.environ["PATH"]])
 ALL = f"patterns=[{', '.join(matrix.PATTERNS)}]"
+ENGINES = f"engines=[{', '.join(matrix.ENGINES)}]"
 #: What the session `tests` leaves to others.
-ELSEWHERE = ["tests/test_variants.py", "tests/test_kills.py"]
+ELSEWHERE = ["tests/test_variants.py", "tests/test_kills.py", "tests/test_engines.py"]
 UPDATES = ["tests/test_update.py", "tests/test_update_matrix.py"]
 # Without it each of some thousand workers would compile what it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -58,11 +68,12 @@ def render(session: nox.Session, project: Path, *answers: str) -> Path:
     return project
 
 
-def install(session: nox.Session, *groups: str) -> None:
+def install(session: nox.Session, *groups: str, answers: tuple[str, ...] = ()) -> None:
     """Install Copier, our tests' tools and all that a project with every pattern asks for."""
     session.install(*COPIER)
     with tempfile.TemporaryDirectory() as folder:
-        settings = nox.project.load_toml(render(session, Path(folder)) / "pyproject.toml")
+        project = render(session, Path(folder), *answers)
+        settings = nox.project.load_toml(project / "pyproject.toml")
     needed = settings["project"]["dependencies"] + settings["build-system"]["requires"]
     session.install(*needed, *nox.project.dependency_groups(settings, *groups))
 
@@ -170,6 +181,13 @@ def pairs(session: nox.Session) -> None:
     """Run the own tests of a pairwise choice of sets, on the other Pythons."""
     install(session, "test")
     pytest(session, "tests/test_variants.py", "-k", "own_tests", f"--full={HERE}")
+
+
+@nox.session(allow_parallel=True)
+def engines(session: nox.Session) -> None:
+    """Run projects on real clusters; with `-- --every`, each engine with each pattern."""
+    install(session, "test", answers=(ENGINES,))
+    pytest(session, "tests/test_engines.py")
 
 
 @nox.session(name="matrix", venv_backend="none")

@@ -216,7 +216,7 @@ def ci_matrix() -> list[dict[str, str]]:
     jobs += [job("tests", python) for python in PYTHONS]
     for session in ("tests", "updates"):
         jobs += [job(session, oldest, copier=lowest), job(session, newest, "macos-latest")]
-    jobs += [job("updates", oldest), job("updates", newest)]
+    jobs += [job("updates", oldest), job("updates", newest), job("engines", oldest)]
     jobs += [job(f"variants({name_of(one)})", python) for python in PYTHONS for one in SETS]
     jobs += [
         job(f"variants({name_of(one)})", python, "macos-latest")
