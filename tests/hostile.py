@@ -201,6 +201,13 @@ PATTERNS = [
     *(["counter", "counter"], ("locks", "arrays")),
 ]
 
+ENGINES = ["[ray, ray]", "[joblib,dask]", "[ 'ray' ]", "[]", ["dask"], ()]
+
+NO_ENGINES = [
+    *("", "ray", "dask, ray", "none", "null", "yes", "[processes]", "[Ray]", "[ray", "{ray: 1}"),
+    *("[ray]\x00", "[[ray]]", "[{ray: 1}]", "{{ x }}", {"ray": True}, None, 7, [None], ["spark"]),
+]
+
 
 def named(value: object) -> str:
     """Return what to call an answer that has no name."""
@@ -224,11 +231,13 @@ def hostile_answers() -> list[Hostile]:
         ("package_name", PACKAGE_NAMES, NO_PACKAGE_NAMES),
         ("author_email", ADDRESSES, NO_ADDRESSES),
         ("patterns", PATTERNS, NO_PATTERNS),
+        ("engines", ENGINES, NO_ENGINES),
         ("python_min", ["3.11"], ["3.10", "3.110", "3", "", "latest", "3.11 ", "4.0", "{{ x }}"]),
         ("ci", ["none"], ["", "GitHub", "jenkins", "null", "[github]", "github\n", "{{ x }}"]),
         ("docker", ["YES", "off", "1", True], ["", "maybe", "2", "[yes]", "{{ x }}", "\x00"]),
         # Worked out, and never asked: nobody can put theirs in its place.
         ("pattern_table", [], ["{}", "x", "{counter: {}}"]),
+        ("engine_table", [], ["{}", "x", "{spark: {}}"]),
         ("taken_names", [], ["", "x"]),
         ("not_a_line", [], ["", "x"]),
         ("all_pythons", [], ['["2.7"]', "[]"]),

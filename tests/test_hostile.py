@@ -18,7 +18,7 @@ from hatchling.build import prepare_metadata_for_build_wheel
 from hostile import Hostile, hostile_answers
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from rendering import CONFIG, files_in, parse, render
+from rendering import CONFIG, ENGINES, files_in, parse, render
 
 ANSWERS = hostile_answers()
 #: The only files that carry what is typed in a line of text.
@@ -84,7 +84,7 @@ def test_kept_in_a_project_that_works(
     settings = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))["project"]
     readme = (project / "README.md").read_text("utf-8")
     kept_value = kept[question]
-    if question == "patterns":
+    if question in {"patterns", "engines"}:
         assert set(kept_value) == set(re.findall(r"\w+", str(value)))
     elif question == "docker":
         assert kept_value == (str(value).lower() in {"yes", "1", "true"})
@@ -166,6 +166,8 @@ def smoke(project: Path, package: str, folder: Path) -> None:
         ("patterns=counter", "Write patterns as a list, such as [counter, locks], with any of"),
         ('patterns=["locks]', "Write patterns as a list, such as [counter, locks], with any of"),
         ("patterns=[queue]", "Invalid choice for 'patterns': 'queue' is not in"),
+        ("engines=ray", "Write engines as a list, such as [dask, ray], with any of dask, ray,"),
+        ("engines=[spark]", "Invalid choice for 'engines': 'spark' is not in"),
         ("pattern_table={}", "This is a part of the template and no question: leave it out."),
         ("docker=maybe", 'Answer yes or no: "maybe" is neither.'),
         ("package_name=json", "Choose another name: json is taken by Python"),
@@ -205,7 +207,7 @@ def copy(snapshot: Path, project: Path, *answers: str) -> subprocess.CompletedPr
 
 def test_no_dependency_is_free_as_a_name(rendered: Render) -> None:
     """Neither what the project asks for nor what that brings, however it is imported."""
-    project = rendered(patterns=["arrays"])
+    project = rendered(patterns=["arrays"], engines=list(ENGINES))
     settings = tomllib.loads((project / "pyproject.toml").read_text("utf-8"))
     groups = settings["dependency-groups"], settings["project"]["optional-dependencies"]
     wanted = settings["project"]["dependencies"] + settings["build-system"]["requires"]
