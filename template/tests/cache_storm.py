@@ -77,7 +77,7 @@ def compute(step: Step, key: int) -> int:
 
 @functools.lru_cache
 def _open(path: os.PathLike[str]) -> int:
-    """Open once for each process: to close it would let go of each one."""
+    """Open once for each process: to close it would give back each lock."""
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
