@@ -183,7 +183,9 @@ class Target:
         return self.found >= self.bound if self.least else self.found <= self.bound
 
 
-def least_times(comparison: Comparison, ours: str, bound: float, others: list[str]) -> list[Target]:
+def least_times(
+    comparison: Comparison, ours: str, bound: float, others: list[str], note: str = ""
+) -> list[Target]:
     """Targets to be at least that many times as fast as each of these."""
     return [
         Target(
@@ -191,6 +193,7 @@ def least_times(comparison: Comparison, ours: str, bound: float, others: list[st
             bound,
             comparison.ratio(other, ours),
             least=True,
+            note=note,
         )
         for other in others
     ]
