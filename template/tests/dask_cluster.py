@@ -16,6 +16,10 @@ TRIES_IN_COMPANY = 1
 """How often an item that kills runs beside others, till it is known to be the one."""
 
 
+DIES_ALONE = True
+"""Whether a worker that is killed takes none of the others along."""
+
+
 @contextlib.contextmanager
 def cluster(workers: int = 2) -> Iterator[str]:
     """Its address. It is one like any other: all that can be set is as dask has it."""

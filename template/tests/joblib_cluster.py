@@ -10,6 +10,10 @@ TRIES_IN_COMPANY = 1
 """How often an item that kills runs beside others, till it is known to be the one."""
 
 
+DIES_ALONE = False
+"""Whether a worker that is killed takes none of the others along."""
+
+
 @contextlib.contextmanager
 def cluster() -> Iterator[None]:
     """Nothing has to be started."""

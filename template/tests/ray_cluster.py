@@ -17,6 +17,10 @@ TRIES_IN_COMPANY = 0
 """How often an item that kills runs beside others, till it is known to be the one."""
 
 
+DIES_ALONE = True
+"""Whether a worker that is killed takes none of the others along."""
+
+
 @contextlib.contextmanager
 def cluster() -> Iterator[str]:
     """Its address."""

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -261,7 +262,6 @@ def running(engine: str, signs: Signs, count: int = 0) -> Iterator[Script]:
     """Start it, with a folder of its own for what is left."""
     file = Path(__file__).with_name("remote_work.py")
     command = [sys.executable, str(file), engine, str(signs.folder), str(count)]
-    before = segments()
     pipe = subprocess.PIPE
     with (
         # Of a short name: there are sockets in it.
@@ -278,7 +278,7 @@ def running(engine: str, signs: Signs, count: int = 0) -> Iterator[Script]:
         script = Script(process, signs)
         try:
             yield script
-            wait_until(lambda: segments() <= before)
+            wait_until(lambda: not segments(script))
             if process.returncode != -signal.SIGKILL:
                 assert files_in(Path(temporary)) == []
         finally:
@@ -288,9 +288,11 @@ def running(engine: str, signs: Signs, count: int = 0) -> Iterator[Script]:
             process.kill()
 
 
-def segments() -> set[Path]:
-    """What lies in shared memory."""
-    return set(leftovers.SEGMENTS.iterdir())
+def segments(script: Script) -> list[Path]:
+    """What lies in shared memory, by names that have the id of one of its processes."""
+    pids = {str(other.pid) for other in script.family} | {str(script.process.pid)}
+    found = leftovers.SEGMENTS.glob("*") if leftovers.SEGMENTS.exists() else ()
+    return [path for path in found if pids & set(re.split(r"[-_.]", path.name))]
 
 
 def files_in(folder: Path) -> list[Path]:

@@ -217,11 +217,12 @@ class DaskEngine(RemoteEngine[S]):
         """The address of a worker that has a thread to spare."""
         taken = Counter(self._where[number] for number in self._futures)
         alone = {self._where[number] for number in self._futures if self._has_suspect(number)}
-        waits = self._suspects_wait
-        for address, threads in self._threads.items():
-            if taken[address] < (1 if waits else threads) and address not in alone:
-                return address
-        return None
+        free = [
+            (taken[address] / threads, address)
+            for address, threads in self._threads.items()
+            if taken[address] < (1 if self._suspects_wait else threads) and address not in alone
+        ]
+        return min(free)[1] if free else None  # threads of one process get in each other's way
 
     def _has_suspect(self, seat: int) -> bool:
         chunk = self._seats[seat].chunk

@@ -19,8 +19,9 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -278,6 +279,10 @@ class RayEngine(RemoteEngine[S]):
         folder, self._folder = self._folder, None
         if folder is not None:  # ray leaves its own logs of each session
             shutil.rmtree(folder, ignore_errors=True)
+            latest = Path(folder).with_name("session_latest")
+            with suppress(OSError):  # it is no link, or another session's
+                if os.readlink(latest) == folder:
+                    latest.unlink()
 
     def _forsaken(self) -> None:
         self._end_workers(politely=False)
