@@ -20,15 +20,22 @@ class Process:
     began: str
 
 
+apart: set[int] = set()
+"""Processes that are kept for as long as the tests run, with all that these start."""
+
+
 def family(root: int) -> set[Process]:
-    """The processes that this one has started, and those that these have; no zombies."""
+    """The processes that this one has started, and those that these have; no zombies.
+
+    But for those that are `apart`.
+    """
     found: set[Process] = set()
     children = defaultdict(list)
     for parent, process in _table():
         children[parent].append(process)
     ancestors = [root]
     while ancestors:
-        mine = children.pop(ancestors.pop(), [])
+        mine = [one for one in children.pop(ancestors.pop(), []) if one.pid not in apart]
         found.update(mine)
         ancestors += [process.pid for process in mine]
     return found

@@ -122,10 +122,11 @@ class CacheStore:
                     return "loop", loop, None
                 self._waiting[holder] = key
                 try:
-                    if not self._changed.wait(end - time.monotonic()):
-                        return "wait", None, None
+                    in_time = self._changed.wait(end - time.monotonic())
                 finally:
-                    self._waiting.pop(holder, None)
+                    has_left = self._waiting.pop(holder, None) is None
+                if has_left or not in_time:  # nobody would use the lease of one who died waiting
+                    return "wait", None, None
 
     def _loop_to(self, holder: str, key: Hashable) -> list[Hashable]:
         """The keys that wait for each other until one waits for this holder; or none."""
@@ -208,6 +209,8 @@ class CacheStore:
             mine = [key for key, lease in self._leases.items() if lease.holder.startswith(holder)]
             for key in mine:
                 del self._leases[key]
+            for waiting in [one for one in self._waiting if one.startswith(holder)]:
+                del self._waiting[waiting]
             if mine:
                 self._changed.notify_all()
 

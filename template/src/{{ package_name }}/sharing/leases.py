@@ -32,6 +32,14 @@ Range = tuple[int, int, int]
 """The number of a map, and from where to where its items have ended for good."""
 
 
+class _Asking:
+    """A call that waits for the lease."""
+
+    def __init__(self, holder: str) -> None:
+        self.holder = holder
+        self.has_left = False
+
+
 class LeaseStore:
     """Who holds the lease, and the bytes that it protects. Called from several threads.
 
@@ -47,6 +55,7 @@ class LeaseStore:
         self._holder = ""
         self._ends = 0.0
         self._sections: dict[Item, int] = {}
+        self._asking: list[_Asking] = []
         self._changed = threading.Condition()
 
     def take(self, holder: str, item: Item | None, wait: float) -> tuple[int, bytes, int] | None:
@@ -56,18 +65,33 @@ class LeaseStore:
             Its token, the data, and how many sections of the item have been committed.
         """
         end = time.monotonic() + wait
+        asking = _Asking(holder)
         with self._changed:
-            # The holder itself asks only when it has died and runs again, before that was known.
-            while self._holder not in ("", holder) and (now := time.monotonic()) < self._ends:
-                left = min(end, self._ends) - now
-                if left <= 0:
+            self._asking.append(asking)
+            try:
+                if not self._is_free_for(asking, end):
                     return None
-                self._changed.wait(left)
+            finally:
+                self._asking.remove(asking)
             self._tokens += 1
             self._holder = holder
             self._ends = time.monotonic() + self._seconds
             done = self._sections.get(item, 0) if item is not None else 0
             return self._tokens, self._data, done
+
+    def _is_free_for(self, asking: _Asking, end: float) -> bool:
+        """Wait for it."""
+        # The holder itself asks only when it has died and runs again, before that was known.
+        while self._holder not in ("", asking.holder) and (now := time.monotonic()) < self._ends:
+            left = min(end, self._ends) - now
+            if left <= 0:
+                return False
+            self._changed.wait(left)
+            if asking.has_left:
+                # It has died waiting: nobody would give back what it got.
+                self._changed.notify()
+                return False
+        return True
 
     def renew(self, token: int) -> bool:
         """Have the lease last longer; whether it still does."""
@@ -111,6 +135,8 @@ class LeaseStore:
     def holder_left(self, holder: str) -> None:
         """Free what a holder had; ``holder`` may be the beginning of several."""
         with self._changed:
+            for asking in self._asking:
+                asking.has_left |= asking.holder.startswith(holder)
             if self._holder.startswith(holder):
                 self._free()
 

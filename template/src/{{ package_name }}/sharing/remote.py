@@ -6,9 +6,9 @@ How a chunk gets to a worker and back (`driver` has the rest of the way):
      ▲                 │
      └── again ◀── its worker is gone: in halves, till the item is alone that kills
 
-A seat is the right to have one chunk on its way; the engine decides where that runs. There, a
-desk (the state, attached) is taken from those that the process keeps, for a process may work on
-several chunks at once. What is shared beyond results and deltas is with services, which live
+A seat is the right to have one chunk on its way; the engine decides where that runs. There, each
+thread has a desk of its own (the state, attached), for a process may work on several chunks at
+once. What is shared beyond results and deltas is with services, which live
 where the run can't survive anyway.
 """
 
@@ -23,14 +23,14 @@ import threading
 import time
 from abc import abstractmethod
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import cloudpickle
 
 from .driver import TICK, Driver, unfit_field
-from .errors import ItemTimeout, SharingError
+from .errors import ItemTimeout, SharingError, StartFailed
 from .pattern import Host, Mutex, Service, Store, travelling
 from .processes.service import Recipe
 from .runs import Chunk, Run
@@ -97,11 +97,19 @@ class Task(NamedTuple):
 
 
 class Reply(NamedTuple):
-    """What comes back: an answer, or why the items could not be read; and what was logged."""
+    """What comes back.
 
-    answer: Answer | None
-    unreadable: Failure | None
-    records: list[bytes]
+    Attributes:
+        answer: what came of the items.
+        unreadable: if nothing did, why they could not be read;
+        unfit: or why this process can't have the state.
+        records: what was logged.
+    """
+
+    answer: Answer | None = None
+    unreadable: Failure | None = None
+    unfit: Failure | None = None
+    records: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True)
@@ -119,31 +127,38 @@ class Site:
     levels: dict[str, int]
 
 
-_desks: dict[str, list[Desk]] = {}
-"""The desks of this process where nobody works just now, by engine."""
+class _Desks(threading.local):
+    """The desk of each engine in this thread: what a job keeps may belong to its thread."""
+
+    def __init__(self) -> None:
+        self.by_engine: dict[str, Desk] = {}
+
+
+_desks = _Desks()
 
 
 def work(site: Site, task: Task) -> Reply:
-    """In a worker: what an engine has to run with a task, in any thread."""
+    """In a worker: what an engine has to run with a task."""
     records: list[bytes] = []
-    desk = _desk_of(site)
     try:
-        with _recording(records, f"worker-{task.seat}"):
-            return _answer(desk, task, records)
-    finally:
-        _desks[site.engine].append(desk)
+        desk = _desk_of(site)
+    except BaseException as error:
+        return Reply(unfit=describe(error))
+    with _recording(records, f"worker-{task.seat}"):
+        return _answer(desk, task, records)
 
 
 def _desk_of(site: Site) -> Desk:
-    desks = _desks.setdefault(site.engine, [])
-    with contextlib.suppress(IndexError):  # another thread may take the last
-        return desks.pop()
+    desk = _desks.by_engine.get(site.engine)
+    if desk is not None:
+        return desk
     for name, level in site.levels.items():
         logging.getLogger(name).setLevel(level)
     line = memoryview(array("q", bytes(8 * LINE)))
     state = pickle.loads(site.state)
     desk = Desk(state, 1, line, give_back=GIVE_BACK, dumps=cloudpickle.dumps)
     desk.attach()
+    _desks.by_engine[site.engine] = desk
     return desk
 
 
@@ -153,15 +168,17 @@ def _answer(desk: Desk, task: Task, records: list[bytes]) -> Reply:
     try:
         job, items = pickle.loads(task.job), pickle.loads(task.items)
     except BaseException as error:
-        return Reply(None, describe(error), records)
+        return Reply(unreadable=describe(error), records=records)
     for place, news in task.news.items():
         desk.patterns[place].hear(news)
-    return Reply(desk.work(task.chunk, task.origin, False, {}, job, items), None, records)
+    answer = desk.work(task.chunk, task.origin, False, {}, job, items)
+    return Reply(answer, records=records)
 
 
 def leave(engine: str) -> None:
-    """In a worker: that engine has closed."""
-    for desk in _desks.pop(engine, []):
+    """In a worker, in a thread that worked for it: that engine has closed."""
+    desk = _desks.by_engine.pop(engine, None)
+    if desk is not None:
         desk.detach()
 
 
@@ -222,8 +239,17 @@ class Seat:
     since: float = field(default=0.0)
 
 
-class Gone(Exception):
-    """A worker is gone with what it had; its text says how, such as "by SIGKILL"."""
+@dataclass(frozen=True)
+class Gone:
+    """A worker is gone with what it had.
+
+    Attributes:
+        how: such as "by SIGKILL".
+        in_company: whether it may have been another chunk that ended it.
+    """
+
+    how: str
+    in_company: bool = False
 
 
 class RemoteEngine(Driver[S]):
@@ -313,12 +339,17 @@ class RemoteEngine(Driver[S]):
             return
         chunk.run.running -= 1
         if isinstance(reply, Gone):
-            self._bury(seat, chunk, str(reply))
+            self._bury(seat, chunk, reply)
             return
         for record in map(pickle.loads, reply.records):
             logger = logging.getLogger(record.name)
             if logger.isEnabledFor(record.levelno):
                 logger.handle(record)
+        if reply.unfit is not None:
+            error_type, text, trace = reply.unfit
+            raise StartFailed(
+                f"a worker can't have the state: {error_type}: {' '.join(text.split())}", trace
+            )
         if reply.answer is None:
             assert reply.unreadable is not None
             self._take_unreadable(chunk, reply.unreadable)
@@ -326,12 +357,20 @@ class RemoteEngine(Driver[S]):
         ended, elapsed, deltas, refused, body = reply.answer
         self._take_results(chunk, seat.number, seat.task, body, ended, elapsed, deltas, refused)
 
-    def _bury(self, seat: Seat, chunk: Chunk, how: str) -> None:
+    def _bury(self, seat: Seat, chunk: Chunk, gone: Gone) -> None:
         """A worker is gone, and perhaps for what it was given."""
         for pattern in self._patterns:
             pattern.worker_died(seat.number, seat.task, -1)
-        if not self._split(chunk):
-            self._try_again(chunk, how)
+        if gone.in_company and not chunk.suspect:
+            chunk.suspect = True  # who runs alone from now on: it costs him nothing yet
+            chunk.run.put_back(chunk)
+        elif not self._split(chunk):
+            self._try_again(chunk, gone.how)
+
+    @property
+    def _suspects_wait(self) -> bool:
+        """Whether there are chunks that have to run alone."""
+        return any(chunk.suspect for run in self._runs for chunk in run.waiting)
 
     def _until_late(self, timeout: float) -> float:
         """Till when there is nothing to do but to wait."""

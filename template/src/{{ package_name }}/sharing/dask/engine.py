@@ -12,10 +12,14 @@ none of them again by itself. Blocks of rows travel with their items.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import queue
+import shutil
+import tempfile
 import time
 import weakref
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,12 +28,14 @@ from typing import Any, TypeVar
 import dask
 from distributed import Client, LocalCluster, get_client
 
+from .. import owners
 from ..driver import GRACE
 from ..engine import Engine, available_cores
-from ..errors import SharingError, StartFailed
+from ..errors import SharingError, StartFailed, StateLost
 from ..pattern import Host, Published
 from ..processes.service import Recipe
 from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task
+from . import hosted
 from .hosted import Desks, Service, Services, call, key_of, work_on
 
 S = TypeVar("S")
@@ -121,6 +127,7 @@ class DaskEngine(RemoteEngine[S]):
         self._wanted = workers
         self._address = address
         self._cluster: Any = None
+        self._folder: str | None = None
         self._client: Any = None
         self._services: Any = None
         self._desks: Any = None
@@ -141,8 +148,7 @@ class DaskEngine(RemoteEngine[S]):
             )
             self._client.wait_for_workers(1, timeout=_START)
         except (OSError, TimeoutError, ValueError) as error:
-            where = self._address or "this machine"
-            raise StartFailed(f"no dask cluster at {where}: {error}") from None
+            raise StartFailed(f"no dask cluster at {self._where_it_is}: {error}") from None
         self._threads = dict(self._client.nthreads())
         cores = sum(self._threads.values())
         self._workers = self._wanted or cores
@@ -155,9 +161,14 @@ class DaskEngine(RemoteEngine[S]):
         self._services_name = Services(self.name, []).name
         return RemoteHost(self._workers, self._add_service, self._store)
 
-    def _start_cluster(self) -> Any:
+    @property
+    def _where_it_is(self) -> str:
+        return self._address or "this machine"
 
+    def _start_cluster(self) -> Any:
+        self._folder = tempfile.mkdtemp(prefix=f"{owners.PREFIX}{owners.me()}-")
         settings = {
+            "temporary-directory": self._folder,
             "distributed.worker.daemon": True,
             # Its memory is the operating system's to judge, as on the other engines.
             "distributed.worker.memory.terminate": False,
@@ -168,6 +179,8 @@ class DaskEngine(RemoteEngine[S]):
                 threads_per_worker=1,
                 dashboard_address=None,
                 silence_logs="CRITICAL",
+                local_directory=self._folder,
+                preload=[hosted.__name__],
             )
 
     def _add_service(self, recipe: Recipe) -> Any:
@@ -191,6 +204,7 @@ class DaskEngine(RemoteEngine[S]):
     def _open_seats(self, site: Site) -> None:
         self._desks = Desks(site)
         self._client.register_plugin(self._desks)
+        self._threads = dict(self._client.nthreads())  # news of them comes since before that
 
     def _on_event(self, event: Any) -> None:
         """In a thread of the client's."""
@@ -201,11 +215,18 @@ class DaskEngine(RemoteEngine[S]):
 
     def _free_worker(self) -> str | None:
         """The address of a worker that has a thread to spare."""
-        taken = [self._where[number] for number in self._futures]
-        for address, threads in self._threads.items():
-            if taken.count(address) < threads:
-                return address
-        return None
+        taken = Counter(self._where[number] for number in self._futures)
+        alone = {self._where[number] for number in self._futures if self._has_suspect(number)}
+        free = [
+            (taken[address] / threads, address)
+            for address, threads in self._threads.items()
+            if taken[address] < (1 if self._suspects_wait else threads) and address not in alone
+        ]
+        return min(free)[1] if free else None  # threads of one process get in each other's way
+
+    def _has_suspect(self, seat: int) -> bool:
+        chunk = self._seats[seat].chunk
+        return chunk is not None and chunk.suspect
 
     def _send(self, seat: Seat, task: Task) -> None:
         address = self._free_worker()
@@ -223,7 +244,16 @@ class DaskEngine(RemoteEngine[S]):
             pure=False,
         )
         self._futures[seat.number] = future
-        future.add_done_callback(lambda done: self._came.put((seat, task.chunk, done)))
+        bringing = self._bring(seat, task.chunk, future)
+        asyncio.run_coroutine_threadsafe(bringing, self._client.loop.asyncio_loop)
+
+    async def _bring(self, seat: Seat, number: int, future: Any) -> None:
+        """In the client's thread, since it may wait in vain: what a worker had may go with it."""
+        try:
+            reply = await future
+        except BaseException as error:
+            reply = error
+        self._came.put((seat, number, reply))
 
     def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
         came: list[tuple[Seat, Reply | Gone]] = []
@@ -232,52 +262,52 @@ class DaskEngine(RemoteEngine[S]):
             try:
                 event = self._came.get(wait, timeout or None)
             except queue.Empty:
+                self._see_whether_it_answers()
                 self._look_whether_anybody_is_there()
                 return came
             wait = False
             if isinstance(event, dict):
                 came += self._somebody_came_or_went(event)
                 continue
-            seat, number, future = event
+            seat, number, reply = event
             if seat.task == number and seat.number in self._futures:
-                came.append((seat, self._outcome(seat, future)))
+                came += self._outcome(seat, reply)
 
-    def _outcome(self, seat: Seat, future: Any) -> Reply | Gone:
-        address = self._where[seat.number]
-        if future.status == "finished":
-            try:
-                reply: Reply = future.result(timeout=_START)
-            except Exception:  # gone between the end of the task and here
-                return self._lost(seat, address)
-        elif future.status == "error":
-            error = future.exception()
-            if type(error).__name__ == "KilledWorker":
-                return self._lost(seat, address)
-            raise error
-        else:
-            return self._lost(seat, address)
-        del self._futures[seat.number]
-        return reply
+    def _outcome(self, seat: Seat, reply: Any) -> list[tuple[Seat, Reply | Gone]]:
+        if isinstance(reply, Reply):
+            del self._futures[seat.number]
+            return [(seat, reply)]
+        status = self._futures[seat.number].status
+        if status == "error" and type(reply).__name__ != "KilledWorker":
+            raise reply
+        self._see_whether_it_answers()
+        return self._lost(self._where[seat.number])
 
-    def _lost(self, seat: Seat, address: str) -> Gone:
-        future = self._futures.pop(seat.number)
-        future.release()
+    def _lost(self, address: str) -> list[tuple[Seat, Reply | Gone]]:
+        """A worker is gone, with all that it was given."""
         self._threads.pop(address, None)
         self._store.lose_all()
         self._news.clear()
-        return Gone(f"with the dask worker {address}")
+        seats = [self._seats[number] for number in self._futures if self._where[number] == address]
+        for seat in seats:
+            self._futures.pop(seat.number).release()
+        gone = Gone(f"with the dask worker {address}", in_company=len(seats) > 1)
+        return [(seat, gone) for seat in seats]
 
     def _somebody_came_or_went(self, event: dict[str, Any]) -> list[tuple[Seat, Reply | Gone]]:
         address, threads = event["worker"], event["threads"]
         if threads:
             self._threads[address] = threads
             return []
-        self._threads.pop(address, None)
-        return [
-            (seat, self._lost(seat, address))
-            for seat in self._seats.values()
-            if seat.number in self._futures and self._where[seat.number] == address
-        ]
+        return self._lost(address)
+
+    def _see_whether_it_answers(self) -> None:
+        """Raise if the scheduler is gone: nothing would ever come any more."""
+        if self._client.status != "running":
+            raise StateLost(
+                f"the dask scheduler at {self._where_it_is} is gone, and with it what the workers "
+                "shared: run all of it again"
+            )
 
     def _look_whether_anybody_is_there(self) -> None:
         if self._threads:
@@ -301,6 +331,8 @@ class DaskEngine(RemoteEngine[S]):
             client.close(timeout=GRACE)
         if cluster is not None:
             cluster.close(timeout=GRACE)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _take_leave(self, client: Any) -> None:
         """Take back what the workers and the scheduler were given."""

@@ -10,19 +10,26 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 from distributed import get_worker
+from distributed.core import Status
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+from distributed.threadpoolexecutor import ThreadPoolExecutor  # of daemon threads
 from distributed.utils import sync
 
+from ..driver import GRACE
 from ..errors import ServiceLost
+from ..processes import lifeline
 from ..processes.service import Hub, Recipe
 from ..remote import Reply, Site, Task, leave, work
 
 _THREADS = 256
 """How many calls of each kind are under way at once."""
+
+_ENDED = ("connecting", "closing", "closed", Status.closing, Status.closed)
+"""What a client or a worker is while, or after, it has lost its scheduler."""
 
 _WAITING = ("ask", "take")
 """The calls that may wait for what somebody else has."""
@@ -53,7 +60,7 @@ class Services(SchedulerPlugin):
     def _stop(self) -> None:
         self._scheduler.handlers.pop(self.name, None)
         for threads in self._threads:
-            threads.shutdown(wait=False, cancel_futures=True)
+            threads.shutdown(wait=False)
 
     async def _call(self, request: bytes, **_: Any) -> bytes:
         number, method, args = pickle.loads(request)
@@ -87,19 +94,58 @@ class Desks(WorkerPlugin):
         self._site = site
 
     def setup(self, worker: Any) -> None:
-        _sites[self._site.engine] = self._site
+        _offices[self._site.engine] = _Office(self._site)
 
-    def teardown(self, worker: Any) -> None:
-        _sites.pop(self._site.engine, None)
-        leave(self._site.engine)
+    async def teardown(self, worker: Any) -> None:
+        office = _offices.pop(self._site.engine, None)
+        if office is not None:
+            await office.close()
 
 
-_sites: dict[str, Site] = {}
+class _Office:
+    """The threads of a worker that work for an engine.
+
+    Dask runs a task on any thread of its own; but what a job has opened may belong to a thread
+    (a connection of sqlite3 does), and so it is used and closed in the one that has opened it.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._all: list[ThreadPoolExecutor] = []
+        self._idle: list[ThreadPoolExecutor] = []
+
+    def work(self, task: Task) -> Reply:
+        try:
+            thread = self._idle.pop()
+        except IndexError:
+            thread = ThreadPoolExecutor(1, thread_name_prefix="desk")
+            self._all.append(thread)
+        try:
+            # By its context dask knows in any thread which worker this is.
+            reply: Reply = thread.submit(copy_context().run, work, self._site, task).result()
+            return reply
+        finally:
+            self._idle.append(thread)
+
+    async def close(self) -> None:
+        left = [asyncio.wrap_future(one.submit(leave, self._site.engine)) for one in self._all]
+        for thread in self._all:
+            thread.shutdown(wait=False)
+        if left:
+            await asyncio.wait(left, timeout=GRACE)
+
+
+_offices: dict[str, _Office] = {}
 
 
 def work_on(engine: str, task: Task) -> Reply:
     """The task that the cluster runs."""
-    return work(_sites[engine], task)
+    return _offices[engine].work(task)
+
+
+def dask_setup(worker: Any) -> None:
+    """Called by dask in the workers of a cluster of our own."""
+    lifeline.ignore_stop_signals()
 
 
 class Service:
@@ -137,6 +183,8 @@ def call(node: Any, name: str, number: int, method: str, args: tuple[Any, ...]) 
     """
     if node is None:
         raise ServiceLost("the services have not started")
+    if node.status in _ENDED:  # it would try to reach the scheduler for long
+        raise ServiceLost("the scheduler is gone")
     request = pickle.dumps((number, method, args), protocol=5)
     try:
         reply = sync(node.loop, _ask, node, name, request)

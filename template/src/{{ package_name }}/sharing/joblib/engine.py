@@ -43,7 +43,6 @@ from ..remote import (
     leave,
     work,
 )
-from ..runs import Chunk
 
 S = TypeVar("S")
 
@@ -206,21 +205,11 @@ class JoblibEngine(RemoteEngine[S]):
         if self._executor is not None and not self._closing:
             self._executor.shutdown(wait=True)  # the innocent are ended by now, too
             self._start_executor()
-        return Gone(_how(str(error)))
-
-    def _bury(self, seat: Seat, chunk: Chunk, how: str) -> None:
-        if not chunk.suspect and self._workers > 1:
-            chunk.suspect = True
-            for pattern in self._patterns:
-                pattern.worker_died(seat.number, seat.task, -1)
-            chunk.run.put_back(chunk)
-        else:
-            super()._bury(seat, chunk, how)
+        return Gone(_how(str(error)), in_company=self._workers > 1)
 
     def _idle(self) -> Seat | None:
         busy = [seat.chunk for seat in self._seats.values() if seat.chunk is not None]
-        waiting = (chunk for run in self._runs for chunk in run.waiting)
-        if busy and any(chunk.suspect for chunk in (*busy, *waiting)):
+        if busy and (self._suspects_wait or any(chunk.suspect for chunk in busy)):
             return None
         return super()._idle()
 

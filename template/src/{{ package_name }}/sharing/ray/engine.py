@@ -14,9 +14,14 @@ them. Arrays are in the object store, which the workers of a node read without c
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
@@ -145,6 +150,7 @@ class RayEngine(RemoteEngine[S]):
         self._wanted = workers
         self._address = address
         self._started = False
+        self._folder: str | None = None
         self._recipes: list[Recipe] = []
         self._clients: list[_Service] = []
         self._hub: Any = None
@@ -178,10 +184,13 @@ class RayEngine(RemoteEngine[S]):
                 "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
             }
         try:
-            ray.init(self._address, **options)
+            with _as_it_was():
+                session = ray.init(self._address, **options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = self._address or "this machine"
             raise StartFailed(f"no ray cluster on {where}: {_line(error)}") from None
+        if self._address is None:
+            self._folder = session.address_info["session_dir"]
 
     def _add_service(self, recipe: Recipe) -> _Service:
         self._recipes.append(recipe)
@@ -265,11 +274,44 @@ class RayEngine(RemoteEngine[S]):
         self._hub = None
         if self._started:
             self._started = False
-            ray.shutdown()
+            with _as_it_was():
+                ray.shutdown()
+        folder, self._folder = self._folder, None
+        if folder is not None:  # ray leaves its own logs of each session
+            shutil.rmtree(folder, ignore_errors=True)
+            latest = Path(folder).with_name("session_latest")
+            with suppress(OSError):  # it is no link, or another session's
+                if os.readlink(latest) == folder:
+                    latest.unlink()
 
     def _forsaken(self) -> None:
         self._end_workers(politely=False)
         self._close_host()
+
+
+@contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Have ray take no signal, and print nothing of its own.
+
+    It shows on stdout what its nodes report, such as each death of a worker, and no setting keeps
+    it from that. Here the engine says what has to be said.
+    """
+    in_charge = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    module: Any = sys.modules["ray._private.worker"]
+    listen = getattr(module, "listen_error_messages", None)
+    module.listen_error_messages = _do_nothing
+    try:
+        yield
+    finally:
+        if listen is not None:
+            module.listen_error_messages = listen
+        if in_charge:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _do_nothing(*_: object) -> None:
+    pass
 
 
 def _line(error: BaseException) -> str:

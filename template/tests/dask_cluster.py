@@ -1,0 +1,45 @@
+"""A cluster of dask on this machine: a scheduler and two workers, each a command of its own."""
+
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from distributed import Client
+from remote_engines import CORES, daemon
+from signs import LIMIT, wait_until
+
+
+TRIES_IN_COMPANY = 1
+"""How often an item that kills runs beside others, till it is known to be the one."""
+
+
+DIES_ALONE = True
+"""Whether a worker that is killed takes none of the others along."""
+
+
+@contextlib.contextmanager
+def cluster(workers: int = 2) -> Iterator[str]:
+    """Its address. It is one like any other: all that can be set is as dask has it."""
+    command = [sys.executable, "-m", "dask"]
+    with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
+        found = Path(folder, "scheduler.json")
+        place = ["--host", "127.0.0.1", "--scheduler-file", str(found)]
+        place += ["--no-dashboard"]
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(daemon([*command, "scheduler", "--port", "0", *place]))
+            threads = ["--nthreads", str(CORES // workers), "--local-directory", folder]
+            for _ in range(workers):
+                stack.enter_context(daemon([*command, "worker", *place, *threads]))
+            wait_until(lambda: found.exists() and found.read_text().endswith("}"))
+            address: str = json.loads(found.read_text())["address"]
+            with Client(address, timeout=LIMIT, set_as_default=False) as client:
+                client.wait_for_workers(workers, timeout=LIMIT)
+            yield address
+
+
+def helpers() -> set[int]:
+    """The processes of this one's that live as long as it does."""
+    return set()

@@ -1,0 +1,54 @@
+"""A cluster of ray on this machine, of one node."""
+
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import ray
+from remote_engines import CORES, daemon
+from signs import wait_until
+
+
+TRIES_IN_COMPANY = 0
+"""How often an item that kills runs beside others, till it is known to be the one."""
+
+
+DIES_ALONE = True
+"""Whether a worker that is killed takes none of the others along."""
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[str]:
+    """Its address."""
+    os.environ["RAY_AUTH_MODE"] = "disabled"  # here too, for those that connect
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    # Of a short name: there are sockets in it.
+    with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        options = [f"--port={port}", f"--num-cpus={CORES}", f"--temp-dir={folder}"]
+        options += ["--include-dashboard=False", "--disable-usage-stats", "--block"]
+        options += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
+        with daemon([*command, *options]) as process:
+            wait_until(lambda: _answers(port) or process.poll() is not None)
+            yield f"127.0.0.1:{port}"
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+        return True
+    return False
+
+
+def helpers() -> set[int]:
+    """The processes of this one's that live as long as it does."""
+    return set()
+
+
+def lose_services(engine: Any) -> None:
+    """Kill the actor that hosts what is shared, as a crash of its process would."""
+    ray.kill(engine._hub, no_restart=False)

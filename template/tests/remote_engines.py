@@ -1,0 +1,98 @@
+"""The engines that this project has beside `processes`, and a cluster for each that has some."""
+
+import contextlib
+import functools
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+from typing import TypeVar
+
+import leftovers
+import pytest
+import remote_jobs
+from under_test import chosen, sharing
+
+S = TypeVar("S")
+
+REMOTE = [name for name in chosen.ENGINES if name != "processes"]
+
+CORES = 4
+"""As many workers as a cluster has room for."""
+
+SOON = 12.0
+"""Seconds within which one goes on who waits for what a dead one had: less than a lease lasts."""
+
+_ending = contextlib.ExitStack()
+
+
+def module_of(engine: str) -> ModuleType:
+    """How its cluster is started, and what else has to be known of it: `<engine>_cluster.py`."""
+    return importlib.import_module(f"{engine}_cluster")
+
+
+def ready_to_serve(config: pytest.Config, engine: str) -> str | None:
+    """The address of a cluster that lives until the tests have ended; None: it has none."""
+    config.add_cleanup(_ending.close)
+    return _address_of(engine)
+
+
+@functools.cache
+def _address_of(engine: str) -> str | None:
+    address: str | None = _ending.enter_context(module_of(engine).cluster())
+    return address
+
+
+@contextlib.contextmanager
+def opened(
+    request: pytest.FixtureRequest, state: S, workers: int = 2, engine: str | None = None
+) -> Iterator[sharing.Engine[S]]:
+    """An engine on that cluster: the one that the fixture has as its parameter."""
+    name = engine or str(request.param)
+    address = ready_to_serve(request.config, name)
+    with sharing.open_engine(state, engine=name, workers=workers, address=address) as found:
+        list(found.map(remote_jobs.nothing, range(workers), chunk_size=1))
+        leftovers.apart.update(module_of(name).helpers())
+        yield found
+
+
+def name_of(engine: sharing.Engine[object]) -> str:
+    """What it was asked for by."""
+    return type(engine).__module__.split(".")[-2]
+
+
+@functools.cache
+def environment() -> dict[str, str]:
+    """That of processes which find the project and its tests."""
+    path = os.pathsep.join(path for path in sys.path if path)
+    return os.environ | {"PYTHONPATH": path}
+
+
+@contextlib.contextmanager
+def daemon(command: Sequence[str], **env: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process of a cluster, ended with all that it has started."""
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment() | env,
+        start_new_session=True,
+    ) as process:
+        leftovers.apart.add(process.pid)
+        try:
+            yield process
+        finally:
+            family = leftovers.family(process.pid)
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(10)
+            process.kill()
+            process.wait()
+            for other in leftovers.alive(family):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(other.pid, signal.SIGKILL)
+            leftovers.apart.discard(process.pid)
