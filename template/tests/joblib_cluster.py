@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from joblib.externals.loky.backend import resource_tracker
 
-
 TRIES_IN_COMPANY = 1
 """How often an item that kills runs beside others, till it is known to be the one."""
 

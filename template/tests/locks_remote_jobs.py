@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from locks_remote_leases import leases
 from probe import kill_self
 from remote_jobs import Task
 from signs import LIMIT
-from locks_remote_leases import leases
 from under_test import sharing
 
 

@@ -2,8 +2,8 @@
 
 import threading
 
-from signs import LIMIT, wait_until
 from locks_remote_leases import leases
+from signs import LIMIT, wait_until
 
 ITEM = (1, 7)
 
