@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-CHAOS = ROOT / "chaos"
+CHAOS = ROOT / "tests/chaos"
 PROJECT = ROOT / "template/tests"
 TABLE = ROOT / "docs/guarantees.md"
 
@@ -89,9 +89,9 @@ HEAD = """\
 
 What holds, within what time and what does not, for all that workers share and whatever ends: as
 the tests say that prove it, under `spawn`, `forkserver` and `fork`. This page is written by
-`python tests/guarantees.py`, from those tests; `nox -s chaos` runs those in `chaos/`, which kill
-1,000 workers on the way, on Linux; each project runs a short storm and the other tests. Times are
-meant for a machine that is not overloaded.
+`python tests/guarantees.py`, from those tests; `nox -s chaos` runs those in `tests/chaos`, which
+kill 1,000 workers on the way, on Linux; each project runs a short storm and the other tests. Times
+are meant for a machine that is not overloaded.
 """
 
 

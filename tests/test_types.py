@@ -29,7 +29,7 @@ def test_mypy_has_nothing_to_say(fresh: Render, known: Path, patterns: tuple[str
 
 def test_mypy_has_nothing_to_say_of_the_suite_of_chaos(fresh: Render, known: Path) -> None:
     project = fresh(patterns=list(PATTERNS))
-    shutil.copytree(ROOT / "chaos", project / "tests/chaos", ignore=IGNORED)
+    shutil.copytree(ROOT / "tests/chaos", project / "tests/chaos", ignore=IGNORED)
     mypy = (sys.executable, "-m", "mypy", "--cache-dir", known, "tests")
     output = command(*mypy, cwd=project, MYPYPATH="tests/chaos")
     assert output.startswith("Success: no issues found in ")
