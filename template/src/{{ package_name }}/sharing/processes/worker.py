@@ -155,7 +155,7 @@ class _Loop:
         if self._dozes:
             self._wake.set()
         results, failures = self._run(self._job[1], items, timed)
-        self._begun = None
+        self._begun, self._items = None, []
         ended = len(results)
         line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
