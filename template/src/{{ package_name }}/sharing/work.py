@@ -116,7 +116,7 @@ class Desk:
         if self._dozes:
             self._wake.set()
         results, failures = self._run(job, items, timed)
-        self._begun = None
+        self._begun, self._items = None, []
         ended = len(results)
         self._line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
