@@ -102,7 +102,8 @@ def listed(output: str) -> list[str]:
 
 def why(text: object) -> str:
     """Return the line that matters of what git or Copier said."""
-    lines = [line.strip(" |") for line in str(text).splitlines() if line.strip(" |")]
+    lines = [re.sub(r"^(Stderr:)?[ |]+", "", line).rstrip() for line in str(text).splitlines()]
+    lines = [line for line in lines if line]
     fatal = [line for line in lines if line.startswith(("fatal: ", "error: "))]
     return (fatal or lines[-1:] or ["no reason given"])[0]
 

@@ -153,7 +153,7 @@ def smoke(project: Path, package: str, folder: Path) -> None:
         | {"PYTHONPATH": str(project / "src"), f"{package}_START_METHOD".upper(): "fork"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -201,7 +201,7 @@ def copy(snapshot: Path, project: Path, *answers: str) -> subprocess.CompletedPr
         [sys.executable, "-m", "copier", "copy", "--defaults", *data, snapshot, project],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
 
 

@@ -64,7 +64,7 @@ def test_both_ways_to_start_do_the_same(
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 1
     assert done.stdout == ""

@@ -46,7 +46,7 @@ def test_local_links_lead_somewhere() -> None:
         assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1000)
 def test_the_first_one_shows_a_demo_in_a_fresh_clone(tmp_path: Path) -> None:
     """Nothing of this machine's user helps: HOME is empty, and PATH holds git and Python."""
     origin = take_snapshot(tmp_path / "origin")
@@ -66,7 +66,7 @@ def test_the_first_one_shows_a_demo_in_a_fresh_clone(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=380,
+        timeout=980,
     )
     assert done.returncode == 0, done.stdout
     for job in ("crunch-logs", "enrich-orders", "standardize", "post-transfers"):

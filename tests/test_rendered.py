@@ -200,7 +200,7 @@ def test_the_message_says_what_to_type(snapshot: Path, tmp_path: Path) -> None:
         ],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     message = done.stderr.rpartition(" is in ")[2]

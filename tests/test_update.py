@@ -412,6 +412,13 @@ def test_what_stands_against_an_update_is_one_line(
     assert reason in refused(workshop, project, prepare(project), capfd)
 
 
+def test_a_look_for_a_newer_version_needs_the_template(workshop: Workshop, capfd: Capture) -> None:
+    project = workshop.made()
+    refuse_no_remote(project)
+    said = refused(workshop, project, ["--check"], capfd)
+    assert "The template file:///nowhere/template.git can't be reached: fatal: " in said
+
+
 @pytest.mark.parametrize("arguments", ARGUMENTS)
 def test_what_can_not_be_asked_for_is_one_line(
     workshop: Workshop, arguments: str, capfd: Capture
@@ -450,12 +457,12 @@ def test_a_stop_during_the_preview_leaves_nothing(
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while run.poll() is None and not (project / ".git/worktrees").exists():
         assert time.monotonic() < deadline
         time.sleep(0.001)
     run.send_signal(stop)
-    _, said = run.communicate(timeout=60)
+    _, said = run.communicate(timeout=300)
     if run.returncode == 0:
         pytest.skip("the update was over before the signal came")
     assert run.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
@@ -481,7 +488,7 @@ def test_nox_ends_with_the_code_of_the_update(workshop: Workshop) -> None:
             cwd=project,
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=300,
         )
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr

@@ -126,7 +126,7 @@ def test_it_is_as_the_answers_say(
     record_property("variant", "rendered")
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1000)
 def test_its_own_tests_pass(
     fresh: Render, tmp_path: Path, record_property: Count, variant: Variant
 ) -> None:
@@ -145,7 +145,7 @@ def test_its_own_tests_pass(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=380,
+        timeout=980,
     )
     shutil.rmtree(temporary)
     assert done.returncode == 0, done.stdout
