@@ -332,8 +332,13 @@ def test_a_signal_to_all_is_the_main_ones_to_handle(engine_name: str, signs: Sig
 def test_nobody_outlives_the_main_process(engine_name: str, signs: Signs) -> None:
     with running(engine_name, signs) as script:
         script.is_at_work()
+        lingering = module_of(engine_name).lingering(script.family)
+        script.family -= lingering
         script.process.kill()
-        script.ends(-signal.SIGKILL)
+        try:
+            script.ends(-signal.SIGKILL)
+        finally:
+            script.family |= lingering
 
 
 # The jobs that come with the project
