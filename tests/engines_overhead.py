@@ -58,9 +58,9 @@ def batches(size: int) -> list[list[int]]:
 def joblib_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
     """Run `Parallel`, and the executor below it."""
     from joblib import Parallel, delayed
-    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
-    executor = get_reusable_executor(max_workers=WORKERS, timeout=600)
+    executor = ProcessPoolExecutor(WORKERS)  # apart from the one that `Parallel` keeps
     ways: dict[str, Way] = {
         "Parallel": lambda: len(
             Parallel(n_jobs=WORKERS, batch_size="auto")(delayed(alone)(n) for n in range(ITEMS))

@@ -12,7 +12,6 @@ from leftovers import Process
 from remote_engines import CORES, daemon
 from signs import LIMIT, wait_until
 
-
 TRIES_IN_COMPANY = 1
 """How often an item that kills runs beside others, till it is known to be the one."""
 

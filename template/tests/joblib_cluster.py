@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from joblib.externals.loky.backend import resource_tracker
 from leftovers import Process
 
-
 TRIES_IN_COMPANY = 1
 """How often an item that kills runs beside others, till it is known to be the one."""
 

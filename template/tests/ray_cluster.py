@@ -13,7 +13,6 @@ from leftovers import PROC, Process
 from remote_engines import CORES, daemon
 from signs import wait_until
 
-
 TRIES_IN_COMPANY = 0
 """How often an item that kills runs beside others, till it is known to be the one."""
 

@@ -122,9 +122,7 @@ def test_a_copy_that_is_outdated_is_dropped(engine: Engine) -> None:
         source.array[7] = numbers()[7]
 
 
-def test_a_new_file_is_there_when_it_closes(
-    request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_a_new_file_is_there_when_it_closes(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     for name in REMOTE:
         state = fresh_state(tmp_path)
         state.out = sharing.SharedArray.create_npy(tmp_path / name, (1000, 3), "float32")

@@ -69,9 +69,7 @@ def test_a_worker_killed_from_outside_changes_nothing(engine: Engine, signs: Sig
 def test_an_item_that_kills_every_worker_does_not_count(engine: Engine, signs: Signs) -> None:
     before = seen(engine)
     tasks = [Task(signs, n) for n in range(20)]
-    outcomes = list(
-        engine.outcomes(jobs.tally_and_kill_always, tasks, chunk_size=4, retries=0)
-    )
+    outcomes = list(engine.outcomes(jobs.tally_and_kill_always, tasks, chunk_size=4, retries=0))
     assert [outcome.item.number for outcome in outcomes if not outcome.ok] == [13]
     assert isinstance(outcomes[13].error, sharing.WorkerDied)
     assert seen(engine) == (before[0] + 19, before[1] + 10, before[2] + 9, before[3] + 19)
@@ -102,9 +100,7 @@ def test_goes_red_if_what_rides_back_counts_twice(
         test_counts_and_notes_in_the_order_of_the_items(engine)
 
 
-def test_goes_red_if_nothing_rides_back(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_goes_red_if_nothing_rides_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing.Log, "receive_delta", lambda *_: None)
     with pytest.raises(AssertionError):
         test_counts_and_notes_in_the_order_of_the_items(engine)
