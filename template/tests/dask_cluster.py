@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from distributed import Client
+from leftovers import Process
 from remote_engines import CORES, daemon
 from signs import LIMIT, wait_until
 
@@ -41,4 +42,9 @@ def cluster(workers: int = 2) -> Iterator[str]:
 
 def helpers() -> set[int]:
     """The processes of this one's that live as long as it does."""
+    return set()
+
+
+def lingering(family: set[Process]) -> set[Process]:
+    """Those that need long to see that the main process is gone: none."""
     return set()

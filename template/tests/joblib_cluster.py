@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 
 from joblib.externals.loky.backend import resource_tracker
+from leftovers import Process
 
 TRIES_IN_COMPANY = 1
 """How often an item that kills runs beside others, till it is known to be the one."""
@@ -23,3 +24,8 @@ def helpers() -> set[int]:
     """The processes of this one's that live as long as it does."""
     tracker = resource_tracker._resource_tracker
     return set() if tracker._pid is None else {tracker._pid}
+
+
+def lingering(family: set[Process]) -> set[Process]:
+    """Those that need long to see that the main process is gone: none."""
+    return set()

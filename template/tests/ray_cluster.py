@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import ray
+from leftovers import PROC, Process
 from remote_engines import CORES, daemon
 from signs import wait_until
 
@@ -51,3 +52,15 @@ def helpers() -> set[int]:
 def lose_services(engine: Any) -> None:
     """Kill the actor that hosts what is shared, as a crash of its process would."""
     ray.kill(engine._hub, no_restart=False)
+
+
+def lingering(family: set[Process]) -> set[Process]:
+    """Those that need up to two minutes to see that their cluster is gone: ray's own agents."""
+
+    def name(process: Process) -> str:
+        try:
+            return (PROC / str(process.pid) / "cmdline").read_text()
+        except OSError:
+            return ""
+
+    return {process for process in family if "Agent" in name(process)}

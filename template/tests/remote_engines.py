@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import leftovers
 import pytest
@@ -59,7 +59,7 @@ def opened(
         yield found
 
 
-def name_of(engine: sharing.Engine[object]) -> str:
+def name_of(engine: sharing.Engine[Any]) -> str:
     """What it was asked for by."""
     return type(engine).__module__.split(".")[-2]
 

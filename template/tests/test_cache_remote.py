@@ -40,8 +40,8 @@ def test_the_parent_takes_part(engine: Engine, signs: Signs) -> None:
 
 def test_the_next_computes_when_one_is_killed(engine: Engine, signs: Signs) -> None:
     begun = time.monotonic()
-    found = list(engine.map(jobs.compute_or_die, [Task(signs)] * 2, chunk_size=1))
-    assert found == ["alive"] * 2
+    values = list(engine.map(jobs.compute_or_die, [Task(signs)] * 2, chunk_size=1))
+    assert values == ["alive"] * 2
     assert time.monotonic() - begun < SOON
     assert 1 <= len(signs.notes("computed")) <= 2  # twice where the waiting one was ended, too
 
@@ -63,7 +63,8 @@ def test_takes_its_values_along(request: pytest.FixtureRequest, signs: Signs) ->
     state.results.put(0, "before")
     for name in REMOTE:
         with opened(request, state, engine=name, workers=1) as engine:
-            assert list(engine.map(jobs.compute_once, [Task(signs, 0)])) == ["before"]
+            found: list[object] = list(engine.map(jobs.compute_once, [Task(signs, 0)]))
+            assert found == ["before"]
             list(engine.map(jobs.compute_once, [Task(signs, n) for n in range(3)]))
     assert state.results.get_many(range(9)) == {0: "before", 1: 1, 2: 2}
     assert signs.notes("computed") == ["1", "2"]

@@ -1,4 +1,4 @@
-"""The contract of `LeaseStore`: one holder at a time, and nothing from one whose lease has ended."""
+"""The contract of `LeaseStore`: one holder at a time, and what comes too late changes nothing."""
 
 import threading
 

@@ -281,7 +281,7 @@ class RayEngine(RemoteEngine[S]):
             shutil.rmtree(folder, ignore_errors=True)
             latest = Path(folder).with_name("session_latest")
             with suppress(OSError):  # it is no link, or another session's
-                if os.readlink(latest) == folder:
+                if latest.readlink() == Path(folder):
                     latest.unlink()
 
     def _forsaken(self) -> None:

@@ -1,0 +1,163 @@
+"""What a trivial item costs through `map`, beside the best batching of the engine itself.
+
+Run by hand, with a rendered project that has the engine:
+
+    PYTHONPATH=PROJECT/src python tests/engines_overhead.py PACKAGE ENGINE
+
+Both sides run on the same workers of the same kind, in turn, several times; what counts is the
+median of each. The engine's own side is the fastest of several ways to batch by hand.
+"""
+
+import importlib
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+WORKERS = 2
+ITEMS = 200_000
+ROUNDS = 5
+BATCHES = (1_000, 10_000, 50_000)
+
+Way = Callable[[], int]
+
+
+@dataclass
+class State:
+    """Nothing is shared here."""
+
+    nothing: int = 0
+
+
+def trivial(item: int, state: object) -> int:
+    """Return the item."""
+    return item
+
+
+def alone(item: int) -> int:
+    """Return the item, for those who know no state."""
+    return item
+
+
+def batch(items: list[int]) -> list[int]:
+    """Return a hand-made batch."""
+    return [alone(item) for item in items]
+
+
+def batches(size: int) -> list[list[int]]:
+    """Cut the items into lists."""
+    return [list(range(start, min(start + size, ITEMS))) for start in range(0, ITEMS, size)]
+
+
+@contextmanager
+def joblib_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
+    """Run `Parallel`, and the executor below it."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import ProcessPoolExecutor
+
+    executor = ProcessPoolExecutor(WORKERS)  # apart from the one that `Parallel` keeps
+    ways: dict[str, Way] = {
+        "Parallel": lambda: len(
+            Parallel(n_jobs=WORKERS, batch_size="auto")(delayed(alone)(n) for n in range(ITEMS))
+        )
+    }
+    for size in BATCHES:
+        ways[f"executor.map, {size}"] = lambda size=size: sum(
+            1 for _ in executor.map(alone, range(ITEMS), chunksize=size)
+        )
+    try:
+        yield None, ways
+    finally:
+        executor.shutdown(wait=True)
+
+
+@contextmanager
+def dask_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
+    """Run `client.map` over lists made by hand."""
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(
+            n_workers=WORKERS, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+
+        def mapped(size: int) -> int:
+            futures = client.map(batch, batches(size), pure=False)
+            return sum(map(len, client.gather(futures)))
+
+        yield (
+            cluster.scheduler_address,
+            {f"client.map, {size}": lambda size=size: mapped(size) for size in BATCHES},
+        )
+
+
+@contextmanager
+def ray_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
+    """Run tasks over lists made by hand, and a pool of actors."""
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+    import ray
+    from ray.util import ActorPool
+
+    class Actor:
+        def batch(self, items: list[int]) -> list[int]:
+            return batch(items)
+
+    # Room for their workers, which wait while ours run, and for ours.
+    ray.init(num_cpus=2 * WORKERS, include_dashboard=False, log_to_driver=False)
+    task = ray.remote(batch)
+    actors = [ray.remote(Actor).options(num_cpus=1).remote() for _ in range(WORKERS)]
+
+    def tasks(size: int) -> int:
+        return sum(map(len, ray.get([task.remote(items) for items in batches(size)])))
+
+    def pool(size: int) -> int:
+        found = ActorPool(actors).map(lambda actor, items: actor.batch.remote(items), batches(size))
+        return sum(map(len, found))
+
+    ways: dict[str, Way] = {}
+    for size in BATCHES:
+        ways[f"tasks, {size}"] = lambda size=size: tasks(size)
+        ways[f"ActorPool, {size}"] = lambda size=size: pool(size)
+    try:
+        yield None, ways
+    finally:
+        ray.shutdown()
+
+
+def measure(package: str, name: str) -> dict[str, Any]:
+    """Return the median microseconds an item: of ours, and of each way of the engine's own."""
+    sharing = importlib.import_module(f"{package}.sharing")
+    open_ways: Any = {"joblib": joblib_ways, "dask": dask_ways, "ray": ray_ways}[name]
+    with open_ways() as (address, ways):
+        engine = sharing.open_engine(State(), engine=name, workers=WORKERS, address=address)
+        with engine as opened:
+
+            def ours() -> int:
+                return sum(1 for _ in opened.map(trivial, range(ITEMS)))
+
+            times: dict[str, list[float]] = {"ours": [], **{way: [] for way in ways}}
+            for number in range(ROUNDS + 1):  # the first warms up
+                for way, run in {"ours": ours, **ways}.items():
+                    begun = time.perf_counter()
+                    assert run() == ITEMS
+                    if number:
+                        times[way].append((time.perf_counter() - begun) / ITEMS * 1e6)
+    medians = {way: round(statistics.median(each), 3) for way, each in times.items()}
+    best = min((median, way) for way, median in medians.items() if way != "ours")
+    return {
+        "engine": name,
+        "us_an_item": medians,
+        "best": best[1],
+        "ratio": round(medians["ours"] / best[0], 2),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(measure(*sys.argv[1:]), indent=2))
