@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import locks_remote_jobs as jobs
 import pytest
 from locks_remote_jobs import State, fresh_state
+from locks_remote_leases import leases
 from remote_engines import REMOTE, SOON, module_of, name_of, opened
 from remote_jobs import Task
 from signs import Signs
-from under_test import leases, sharing
+from under_test import sharing
 
 Engine = sharing.Engine[State]
 
