@@ -414,6 +414,8 @@ class ProcessEngine(Engine[S]):
         (kind, *head), body = frame
         if kind == "done":
             self._take_answer(member, body, *head)
+        elif kind == "gave":
+            self._take_back(member, *head)
         elif kind == "unreadable":
             self._take_unreadable(member, *head)
         elif kind == "ready":
@@ -470,6 +472,12 @@ class ProcessEngine(Engine[S]):
         run.learn(ended, elapsed, len(body) + chunk.nbytes * ended // len(chunk.items))
         run.put_back(chunk.part(ended, len(chunk.items)))
         run.take(chunk.first, Piece(chunk.items[:ended], results, failures))
+
+    def _take_back(self, member: _Worker, number: int, kept: int) -> None:
+        """What a worker that is at a long item has not begun: others can have it now."""
+        chunk = member.chunk
+        if chunk is not None and member.number == number:  # else its answer was faster
+            chunk.run.put_back(chunk.cut(kept))
 
     def _take_unreadable(self, member: _Worker, number: int, failure: worker.Failure) -> None:
         """A chunk that the worker could not unpickle: find the item."""

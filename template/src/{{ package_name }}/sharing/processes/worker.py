@@ -20,7 +20,8 @@ from .channel import Channel, Ends, pack
 from .memory import Parcel, Words
 
 GIVE_BACK = 0.05
-"""Seconds after which a worker gives back the items of its chunk that it has not begun."""
+"""Seconds after which a worker gives back the items of its chunk that it has not begun, be it in
+the middle of one."""
 
 TICK = 0.005
 """Seconds between two looks at the clock, and at what the parent wants, while a chunk runs."""
@@ -32,6 +33,9 @@ CHUNK = 0  # the chunk that it is in
 ITEM = 1  # the place of the item that runs; between items ~n, where n of the chunk have ended
 SINCE = 2  # when that item began, in ns of the monotonic clock, where there is a timeout
 STOP = 3  # written by the parent: begin no further item
+
+_Running = tuple[int, float, list[Any], Iterator[Any]]
+"""The chunk, when it began, its items, and the iterator that goes through them."""
 
 Failure = tuple[str, str, str]
 """An exception as its class's name, its text and its traceback: it may not stand a pickle."""
@@ -117,8 +121,7 @@ class _Loop:
         self._line = line_of(setup.words, setup.slot)
         self._channel = channel
         self._job: tuple[int, Callable[[Any, Any], Any]] | None = None
-        self._items: list[Any] = []
-        self._begun: float | None = None  # when the chunk that runs did
+        self._running: _Running | None = None  # replaced whole, since a thread reads it
         self._dozes = False  # the clock, until a chunk begins
         self._wake = threading.Event()
 
@@ -150,12 +153,12 @@ class _Loop:
             return
         for place, pattern in enumerate(self._patterns):
             pattern.chunk_begins(chunk, left.get(place, 0))
-        self._items = items
-        self._begun = begun = time.monotonic()
+        begun, waiting = time.monotonic(), iter(items)
+        self._running = chunk, begun, items, waiting
         if self._dozes:
             self._wake.set()
-        results, failures = self._run(self._job[1], items, timed)
-        self._begun, self._items = None, []
+        results, failures = self._run(self._job[1], waiting, timed)
+        self._running = None
         ended = len(results)
         line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
@@ -172,14 +175,14 @@ class _Loop:
         self._channel.send(pack(("done", chunk, ended, elapsed, deltas, refused), answer))
 
     def _run(
-        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool
+        self, job: Callable[[Any, Any], Any], waiting: Iterator[Any], timed: bool
     ) -> tuple[list[Any], dict[int, Failure]]:
         line, state = self._line, self._state
         results: list[Any] = []
         failures: dict[int, Failure] = {}
         # What stands in this loop each item costs. Which one runs is written before it begins;
         # whether to go on is not asked: where not, the clock cuts the list that is gone through.
-        for line[ITEM], item in self._timed(items) if timed else enumerate(items):
+        for line[ITEM], item in self._timed(waiting) if timed else enumerate(waiting):
             try:
                 results.append(job(item, state))
             except BaseException as error:
@@ -187,9 +190,9 @@ class _Loop:
                 results.append(None)
         return results, failures
 
-    def _timed(self, items: list[Any]) -> Iterator[tuple[int, Any]]:
+    def _timed(self, waiting: Iterator[Any]) -> Iterator[tuple[int, Any]]:
         """Number the items, and write for each when it begins."""
-        for numbered in enumerate(items):
+        for numbered in enumerate(waiting):
             self._line[SINCE] = time.monotonic_ns()
             yield numbered
 
@@ -200,17 +203,29 @@ class _Loop:
         """
         while True:
             self._dozes = True
-            if self._begun is None:
+            if self._running is None:
                 self._wake.wait()
             self._dozes = False
             self._wake.clear()
             time.sleep(TICK)
-            begun = self._begun
-            if begun is not None:
-                if self._line[STOP] or time.monotonic() - begun > GIVE_BACK:
-                    del self._items[max(0, self._line[ITEM]) + 1 :]
+            running = self._running
+            if running is not None:
+                if self._line[STOP] or time.monotonic() - running[1] > GIVE_BACK:
+                    self._give_back(*running)
                 for pattern in self._patterns:
                     pattern.at_work()
+
+    def _give_back(self, number: int, _begun: float, items: list[Any], waiting: Any) -> None:
+        """Cut the list that the other thread goes through, and say how far it gets now."""
+        kept = max(1, len(items) - waiting.__length_hint__())
+        if kept >= len(items):
+            return
+        del items[kept:]
+        # It may have gone on till then. Its iterator knows, unless that has found the end.
+        _, _, *place = waiting.__reduce__()
+        if place:
+            with contextlib.suppress(OSError):
+                self._channel.send(pack(("gave", number, max(kept, *place))))
 
 
 def _pickled(results: list[Any], failures: dict[int, Failure]) -> bytes:
