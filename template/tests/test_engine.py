@@ -231,6 +231,12 @@ def test_nobody_queues_behind_a_slow_item(engine: Engine) -> None:
     assert set(range(400, 4_000, 1000)) <= set(last_of_chunk.values())
 
 
+def test_nobody_queues_behind_an_item_that_waits_for_them(engine: Engine, signs: Signs) -> None:
+    """What came along with it goes to another worker while it runs."""
+    items = [Item(signs, number) for number in range(8)]
+    assert list(engine.map(wait_for_the_last, items, chunk_size=8)) == list(range(8))
+
+
 def test_a_slow_reader_does_not_shrink_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """One worker, whose next chunk is always on its way while the reader is busy.
 
@@ -559,6 +565,12 @@ def nothing_is_given_back() -> None:
     work.TICK = 3600
 
 
+def given_back_is_kept() -> None:
+    """Hand out what a worker has given back only when it has answered."""
+    engines.ProcessEngine._take_back = lambda *_: None  # type: ignore[method-assign]
+    wait_until.__defaults__ = (2.0,)  # it would not come
+
+
 def the_clock_of_the_parent() -> None:
     """Measure chunks from when they are handed out until their results are read."""
     given: dict[int, float] = {}
@@ -597,6 +609,11 @@ def the_whole_chunk_is_blamed() -> None:
     ("fault", "test", "variant"),
     [
         (nothing_is_given_back, test_nobody_queues_behind_a_slow_item, "fork"),
+        (
+            given_back_is_kept,
+            test_nobody_queues_behind_an_item_that_waits_for_them,
+            "fork",
+        ),
         (no_window, test_what_waits_for_a_slow_head_is_bounded, ""),
         (the_whole_chunk_is_blamed, test_a_death_costs_nobody_else_a_try, "fork"),
         (the_clock_of_the_parent, test_a_slow_reader_does_not_shrink_chunks, ""),

@@ -63,6 +63,13 @@ class Chunk:
         items = self.items[start:stop]
         return Chunk(self.run, self.first + start, items, ended=ended, suspect=self.suspect)
 
+    def cut(self, length: int) -> Chunk:
+        """Keep that many items, and return the others."""
+        others = self.part(length, len(self.items))
+        self.nbytes = self.nbytes * length // len(self.items)
+        del self.items[length:]
+        return others
+
 
 @dataclass(slots=True)
 class Piece:

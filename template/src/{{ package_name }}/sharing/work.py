@@ -23,6 +23,9 @@ STOP = 3  # written by the parent: begin no further item
 TICK = 0.005
 """Seconds between two looks at the clock, and at what the parent wants, while a chunk runs."""
 
+_Running = tuple[int, float, list[Any], Iterator[Any]]
+"""The chunk, when it began, its items, and the iterator that goes through them."""
+
 Failure = tuple[str, str, str]
 """An exception as its class's name, its text and its traceback: it may not stand a pickle."""
 
@@ -54,6 +57,10 @@ class Desk:
         line: its words.
         give_back: seconds after which the items of a chunk that are not begun are given back.
         dumps: how results are pickled.
+
+    Attributes:
+        gives_back: is told of a chunk, and how many of its items it keeps, as soon as it gives
+            the others back; else the answer tells.
     """
 
     def __init__(
@@ -72,8 +79,8 @@ class Desk:
         self._give_back = give_back
         self._dumps = dumps
         self.patterns = patterns_by_field(state)
-        self._items: list[Any] = []
-        self._begun: float | None = None  # when the chunk that runs did
+        self.gives_back: Callable[[int, int], None] | None = None
+        self._running: _Running | None = None  # replaced whole, since a thread reads it
         self._dozes = False  # the clock, until a chunk begins
         self._wake = threading.Event()
 
@@ -111,12 +118,12 @@ class Desk:
         self.origin = origin
         for place, pattern in enumerate(self.patterns):
             pattern.chunk_begins(chunk, left.get(place, 0))
-        self._items = items
-        self._begun = begun = time.monotonic()
+        begun, waiting = time.monotonic(), iter(items)
+        self._running = chunk, begun, items, waiting
         if self._dozes:
             self._wake.set()
-        results, failures = self._run(job, items, timed)
-        self._begun, self._items = None, []
+        results, failures = self._run(job, waiting, timed)
+        self._running = None
         ended = len(results)
         self._line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
@@ -133,14 +140,14 @@ class Desk:
         return Answer(ended, elapsed, deltas, refused, body)
 
     def _run(
-        self, job: Callable[[Any, Any], Any], items: list[Any], timed: bool
+        self, job: Callable[[Any, Any], Any], waiting: Iterator[Any], timed: bool
     ) -> tuple[list[Any], dict[int, Failure]]:
         line, state = self._line, self.state
         results: list[Any] = []
         failures: dict[int, Failure] = {}
         # What stands in this loop each item costs. Which one runs is written before it begins;
         # whether to go on is not asked: where not, the clock cuts the list that is gone through.
-        for line[ITEM], item in self._timed(items) if timed else enumerate(items):
+        for line[ITEM], item in self._timed(waiting) if timed else enumerate(waiting):
             try:
                 results.append(job(item, state))
             except BaseException as error:
@@ -148,9 +155,9 @@ class Desk:
                 results.append(None)
         return results, failures
 
-    def _timed(self, items: list[Any]) -> Iterator[tuple[int, Any]]:
+    def _timed(self, waiting: Iterator[Any]) -> Iterator[tuple[int, Any]]:
         """Number the items, and write for each when it begins."""
-        for numbered in enumerate(items):
+        for numbered in enumerate(waiting):
             self._line[SINCE] = time.monotonic_ns()
             yield numbered
 
@@ -161,17 +168,28 @@ class Desk:
         """
         while True:
             self._dozes = True
-            if self._begun is None:
+            if self._running is None:
                 self._wake.wait()
             self._dozes = False
             self._wake.clear()
             time.sleep(TICK)
-            begun = self._begun
-            if begun is not None:
-                if self._line[STOP] or time.monotonic() - begun > self._give_back:
-                    del self._items[max(0, self._line[ITEM]) + 1 :]
+            running = self._running
+            if running is not None:
+                if self._line[STOP] or time.monotonic() - running[1] > self._give_back:
+                    self._cut(*running)
                 for pattern in self.patterns:
                     pattern.at_work()
+
+    def _cut(self, chunk: int, _begun: float, items: list[Any], waiting: Any) -> None:
+        """Cut the list that the other thread goes through, and say how far it gets now."""
+        kept = max(1, len(items) - waiting.__length_hint__())
+        if kept >= len(items):
+            return
+        del items[kept:]
+        # It may have gone on till then. Its iterator knows, unless that has found the end.
+        _, _, *place = waiting.__reduce__()
+        if place and self.gives_back is not None:
+            self.gives_back(chunk, max(kept, *place))
 
     def _pickled(self, results: list[Any], failures: dict[int, Failure]) -> bytes:
         try:

@@ -269,6 +269,8 @@ class ProcessEngine(Driver[S]):
         (kind, *head), body = frame
         if kind == "done":
             self._take_answer(member, body, *head)
+        elif kind == "gave":
+            self._take_back(member, *head)
         elif kind == "unreadable":
             number, failure = head
             chunk = self._released(member, number)
@@ -305,6 +307,12 @@ class ProcessEngine(Driver[S]):
     ) -> None:
         chunk = self._released(member, number)
         self._take_results(chunk, member.slot, number, body, ended, elapsed, deltas, refused)
+
+    def _take_back(self, member: _Worker, number: int, kept: int) -> None:
+        """What a worker that is at a long item has not begun: others can have it now."""
+        chunk = member.chunk
+        if chunk is not None and member.number == number:  # else its answer was faster
+            chunk.run.put_back(chunk.cut(kept))
 
     def _released(self, member: _Worker, number: int) -> Chunk:
         chunk = member.chunk

@@ -17,7 +17,8 @@ from .channel import Channel, Ends, pack
 from .memory import Parcel, Words
 
 GIVE_BACK = 0.05
-"""Seconds after which a worker gives back the items of its chunk that it has not begun."""
+"""Seconds after which a worker gives back the items of its chunk that it has not begun, be it in
+the middle of one."""
 
 
 @dataclass
@@ -73,6 +74,7 @@ class _Loop:
     def __init__(self, desk: Desk, channel: Channel) -> None:
         self._desk = desk
         self._channel = channel
+        desk.gives_back = self._gave
         self._job: tuple[int, Callable[[Any, Any], Any]] | None = None
 
     def run(self) -> None:
@@ -82,6 +84,10 @@ class _Loop:
                 self._desk.detach()
                 return
             self._answer(body, *head)
+
+    def _gave(self, chunk: int, kept: int) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.send(pack(("gave", chunk, kept)))
 
     def _answer(
         self, body: memoryview, chunk: int, run: int, first: int, timed: bool, left: dict[int, int]
