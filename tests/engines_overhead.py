@@ -109,8 +109,8 @@ def ray_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
         def batch(self, items: list[int]) -> list[int]:
             return batch(items)
 
-    # Room for their workers, which wait while ours run, and for ours.
-    ray.init(num_cpus=2 * WORKERS, include_dashboard=False, log_to_driver=False)
+    # Room for tasks, for their actors and for ours, of which only one kind works at a time.
+    ray.init(num_cpus=3 * WORKERS, include_dashboard=False, log_to_driver=False)
     task = ray.remote(batch)
     actors = [ray.remote(Actor).options(num_cpus=1).remote() for _ in range(WORKERS)]
 
