@@ -14,13 +14,14 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 WORKERS = 2
-ITEMS = 200_000
+ITEMS = 1_000_000
 ROUNDS = 5
 BATCHES = (1_000, 10_000, 50_000)
 
@@ -44,7 +45,7 @@ def alone(item: int) -> int:
     return item
 
 
-def batch(items: list[int]) -> list[int]:
+def batch(items: Iterable[int]) -> list[int]:
     """Return a hand-made batch."""
     return [alone(item) for item in items]
 
@@ -89,7 +90,8 @@ def dask_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
     ):
 
         def mapped(size: int) -> int:
-            futures = client.map(batch, batches(size), pure=False)
+            # Not as lists, in each item of which dask would look for futures.
+            futures = client.map(batch, [array("q", items) for items in batches(size)], pure=False)
             return sum(map(len, client.gather(futures)))
 
         yield (
