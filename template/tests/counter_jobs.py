@@ -33,7 +33,7 @@ def add_with_the_other(signs: Signs, state: State) -> None:
     signs.note("there", os.getpid())
     wait_until(lambda: len(signs.notes("there")) == 2)
     add = state.lines.add
-    for _ in range(200_000):
+    for _ in range(50_000):
         add()
 
 
