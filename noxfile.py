@@ -34,7 +34,6 @@ nox.options.sessions = [
     "updates",
     "kills",
     "chaos-short",
-    "engines",
     "pairs",
     "variants",
 ]
