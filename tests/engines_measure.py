@@ -71,7 +71,7 @@ def measure(name: str) -> dict[str, float]:
 
         def together(job: Any, number: int = 0) -> float:
             items = [number * WORKERS + n for n, _ in enumerate(one)]
-            return median(engine.map(job, items, chunk_size=1))
+            return float(median(engine.map(job, items, chunk_size=1)))
 
         list(engine.map(nothing, range(100_000)))
         rounds = range(ROUNDS)

@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 WORKERS = 2
@@ -62,15 +63,16 @@ def joblib_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
     from joblib.externals.loky.process_executor import ProcessPoolExecutor
 
     executor = ProcessPoolExecutor(WORKERS)  # apart from the one that `Parallel` keeps
+
+    def mapped(size: int) -> int:
+        return sum(1 for _ in executor.map(alone, range(ITEMS), chunksize=size))
+
     ways: dict[str, Way] = {
         "Parallel": lambda: len(
             Parallel(n_jobs=WORKERS, batch_size="auto")(delayed(alone)(n) for n in range(ITEMS))
         )
     }
-    for size in BATCHES:
-        ways[f"executor.map, {size}"] = lambda size=size: sum(
-            1 for _ in executor.map(alone, range(ITEMS), chunksize=size)
-        )
+    ways |= {f"executor.map, {size}": partial(mapped, size) for size in BATCHES}
     try:
         yield None, ways
     finally:
@@ -96,7 +98,7 @@ def dask_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
 
         yield (
             cluster.scheduler_address,
-            {f"client.map, {size}": lambda size=size: mapped(size) for size in BATCHES},
+            {f"client.map, {size}": partial(mapped, size) for size in BATCHES},
         )
 
 
@@ -125,8 +127,8 @@ def ray_ways() -> Iterator[tuple[str | None, dict[str, Way]]]:
 
     ways: dict[str, Way] = {}
     for size in BATCHES:
-        ways[f"tasks, {size}"] = lambda size=size: tasks(size)
-        ways[f"ActorPool, {size}"] = lambda size=size: pool(size)
+        ways[f"tasks, {size}"] = partial(tasks, size)
+        ways[f"ActorPool, {size}"] = partial(pool, size)
     try:
         yield None, ways
     finally:

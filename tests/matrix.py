@@ -189,15 +189,17 @@ def engine_variants(*, all_of_them: bool = False) -> list[Variant]:
     With ``all_of_them`` each engine with each pattern and with all, and all engines together.
     """
     names, everything = list(PATTERNS), tuple(PATTERNS)
-    if all_of_them:
-        alone = [(engine, (pattern,)) for engine in ENGINES for pattern in PATTERNS]
-        alone += [(engine, everything) for engine in ENGINES]
-    else:
-        alone = [(engine, (names[place % len(names)],)) for place, engine in enumerate(ENGINES)]
-    chosen = [((engine,), patterns) for engine, patterns in alone]
+    chosen: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(tuple(ENGINES), everything)]
+    for place, engine in enumerate(ENGINES):
+        if all_of_them:
+            chosen += [
+                ((engine,), patterns) for patterns in [*((name,) for name in names), everything]
+            ]
+        else:
+            chosen.append(((engine,), (names[place % len(names)],)))
     return [
         Variant(patterns, tuple((DEFAULTS | {"engines": engines}).items()))
-        for engines, patterns in [(tuple(ENGINES), everything), *chosen]
+        for engines, patterns in chosen
     ]
 
 
