@@ -6,7 +6,7 @@ from signs import Signs
 from storm import open_storm
 
 SEED = 20
-KILLS = 8
+KILLS = 6
 
 
 def test_everything_is_exact_in_a_storm(start_method: str, signs: Signs) -> None:
