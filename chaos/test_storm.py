@@ -3,9 +3,16 @@
 import itertools
 import random
 import statistics
+from collections.abc import Callable
 
 import pytest
+import test_arrays
+import test_cache
+import test_counter
+import test_counter_log
+import test_locks
 from accounting import Account
+from faults import assert_red
 from handover_jobs import State, Turn, hand_over
 from signs import Signs
 from storm import OFTEN, WORKERS, open_storm
@@ -88,3 +95,24 @@ def test_the_next_one_is_in_at_once(
     # What is meant is 50 ms and 500 ms, which a busy machine can make longer.
     assert statistics.median(account.next_holders) < 500
     assert max(account.next_holders) < 5_000
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        test_counter.a_rerun_counts_again,
+        test_counter.an_answer_is_lost,
+        test_counter_log.a_chunk_is_sent_twice,
+        test_cache.nobody_waits,
+        test_arrays.nothing_is_put_back,
+        test_locks.nobody_locks,
+        test_locks.no_receipts,
+        test_locks.ended_is_not_begun,
+        test_locks.one_copy,
+        test_locks.changes_are_not_noted,
+    ],
+)
+def test_goes_red(fault: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A storm finds each of these by itself."""
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-p accounting")
+    assert_red(fault, test_nothing_is_lost_or_doubled_or_torn)

@@ -135,13 +135,14 @@ class Storm:
         """Make items, of which one in so many is to die somewhere."""
         numbers = range(self.items, self.items + count)
         dice = self._dice
-        return [self._step(n, one_in > 0 and dice.randrange(one_in) == 0) for n in numbers]
+        return [
+            self._step(n, (dice.choice(POINTS),) if one_in and dice.randrange(one_in) == 0 else ())
+            for n in numbers
+        ]
 
-    def _step(self, number: int, dies: bool) -> Step:
-        points = (self._dice.choice(POINTS),) if dies else ()
-        return Step(
-            self.state.signs, number, points, self._some_stop and self._dice.random() < 0.25
-        )
+    def _step(self, number: int, points: tuple[str, ...]) -> Step:
+        stops = self._some_stop and self._dice.random() < 0.25
+        return Step(self.state.signs, number, points, stops)
 
     def take(self, steps: list[Step], results: list[object]) -> None:
         """Look at what these have returned, and at all that is shared."""
@@ -152,10 +153,10 @@ class Storm:
         self.look()
 
     def map_beside(self) -> None:
-        """Run the other maps, where there are any."""
+        """Run the other maps, where there are any; somebody dies in each."""
         self.maps += 1
         for part in PARTS:
-            part.beside(self.engine, self._step(-self.maps, dies=True))
+            part.beside(self.engine, self._step(-self.maps, part.points))
         self.look()
 
     def look(self) -> None:
