@@ -187,7 +187,7 @@ def kills(session: nox.Session) -> None:
 
 def lay_over(session: nox.Session) -> Path:
     """Render a project with all patterns, and lay the suite of chaos over its tests."""
-    project = render(session, Path(session.create_tmp()) / "project")
+    project = render(session, Path(session.create_tmp()).resolve() / "project")
     shutil.copytree("chaos", project / "tests/chaos", dirs_exist_ok=True)
     return project
 
