@@ -125,6 +125,7 @@ class ProcessEngine(Engine[S]):
         self._failed_starts = 0
         self._pid = os.getpid()
         self._interrupted = False
+        self._interrupt: BaseException | None = None
         self._hurried = False
         self._closing = False
         self._dead = False
@@ -155,6 +156,7 @@ class ProcessEngine(Engine[S]):
                     self._start_worker(slot)
             while not all(member.ready for member in self._team.values()):
                 self._pump(_TICK)
+                self._raise_a_lost_interrupt()
         except BaseException:
             self._shut(whole=False, grace=0.0)
             raise
@@ -275,9 +277,15 @@ class ProcessEngine(Engine[S]):
                 handler(number, frame)
             else:
                 raise SystemExit(128 + number)
-        except BaseException:
-            self._interrupted = True
+        except BaseException as error:
+            self._interrupted, self._interrupt = True, error
             raise
+
+    def _raise_a_lost_interrupt(self) -> None:
+        """Whoever goes on after it has not seen it: a destructor or the like swallows any."""
+        if self._interrupt is not None:
+            interrupt, self._interrupt = self._interrupt, None
+            raise interrupt
 
     # Workers
 
@@ -684,6 +692,7 @@ class ProcessEngine(Engine[S]):
         if timeout is not None and not timeout > 0:
             raise SharingError(f"timeout must be above 0 seconds, not {timeout!r}")
         self._interrupted = self._hurried = False  # whoever begins another map goes on
+        self._interrupt = None
         self._numbers += 1
         run = Run(self._numbers, self._workers, fn, items, ordered, chunk_size, retries, timeout)
         for pattern in self._patterns:
@@ -733,6 +742,7 @@ class ProcessEngine(Engine[S]):
 
     def _pieces(self, run: Run[T]) -> Iterator[Piece]:
         while True:
+            self._raise_a_lost_interrupt()
             if run.trickles and run.running and not run.ready:
                 # A slow source: give what runs a little time before waiting for the next item.
                 self._pump(min(run.trickles / 4, 0.1))
