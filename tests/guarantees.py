@@ -65,6 +65,7 @@ ELSEWHERE = {
     ("items", "interrupted"): [
         "test_processes.py::test_a_signal_lets_what_runs_end",
         "test_processes.py::test_a_second_signal_ends_it_now",
+        "test_processes.py::test_a_signal_that_a_destructor_swallows_is_not_lost",
     ],
     ("arrays", "interrupted"): ["test_arrays.py::test_a_block_that_nobody_waits_for_is_as_it_was"],
     ("rest", "interrupted"): ["test_cli.py::test_a_signal_ends_in_order"],

@@ -91,6 +91,24 @@ def test_a_second_signal_before_the_engine_has_seen_the_first(signs: Signs) -> N
         assert signs.notes("ended") == []
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_that_a_destructor_swallows_is_not_lost() -> None:
+    class Falls:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    seen: list[str] = []
+    with (
+        pytest.raises(KeyboardInterrupt),
+        sharing.open_engine(Bare(Probe()), workers=1, start_method="fork") as engine,
+    ):
+        for name in engine.map(name_self, range(1_000), chunk_size=1):
+            if not seen:
+                Falls()
+            seen.append(name)
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("number", STOPS)
 def test_a_signal_while_it_opens(signs: Signs, number: signal.Signals) -> None:
     with running("spawn", signs) as script:

@@ -76,6 +76,7 @@ class Driver(Engine[S]):
         self._pid = os.getpid()
         self._is_open = False
         self._interrupted = False
+        self._interrupt: BaseException | None = None
         self._hurried = False
         self._closing = False
         self._dead = False
@@ -219,9 +220,15 @@ class Driver(Engine[S]):
                 handler(number, frame)
             else:
                 raise SystemExit(128 + number)
-        except BaseException:
-            self._interrupted = True
+        except BaseException as error:
+            self._interrupted, self._interrupt = True, error
             raise
+
+    def _raise_a_lost_interrupt(self) -> None:
+        """Whoever goes on after it has not seen it: a destructor or the like swallows any."""
+        if self._interrupt is not None:
+            interrupt, self._interrupt = self._interrupt, None
+            raise interrupt
 
     # Answers
 
@@ -399,6 +406,7 @@ class Driver(Engine[S]):
         if timeout is not None and not timeout > 0:
             raise SharingError(f"timeout must be above 0 seconds, not {timeout!r}")
         self._interrupted = self._hurried = False  # whoever begins another map goes on
+        self._interrupt = None
         self._numbers += 1
         settings = ordered, chunk_size, retries, timeout, self._chunk_time
         run = Run(self._numbers, self._workers, fn, items, *settings)
@@ -449,6 +457,7 @@ class Driver(Engine[S]):
 
     def _pieces(self, run: Run[T]) -> Iterator[Piece]:
         while True:
+            self._raise_a_lost_interrupt()
             if run.trickles and run.running and not run.ready:
                 # A slow source: give what runs a little time before waiting for the next item.
                 self._pump(min(run.trickles / 4, 0.1))

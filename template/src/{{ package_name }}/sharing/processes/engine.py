@@ -107,6 +107,7 @@ class ProcessEngine(Driver[S]):
                 self._start_worker(slot)
         while not all(member.ready for member in self._team.values()):
             self._pump(TICK)
+            self._raise_a_lost_interrupt()
 
     def _end_workers(self, *, politely: bool) -> None:
         polite = [m for m in self._team.values() if politely and m.ready and m.chunk is None]
