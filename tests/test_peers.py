@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,13 @@ def test_a_field_is_measured_without_its_peers(source: Path, tmp_path: Path) -> 
         *("--page", page, "--json", numbers),
         PYTHONPATH=f"{DOCS}:{source}",
     )
+    before = page.read_text("utf-8")
+    command(
+        *(sys.executable, "-m", "peers", "--rest", numbers, "--page", page),
+        PYTHONPATH=f"{DOCS}:{source}",
+    )
     text = page.read_text("utf-8")
+    assert text == before
     (comparison,) = json.loads(numbers.read_text("utf-8"))["fields"]["counters"]["comparisons"]
     ways = {way["name"] for way in comparison["ways"]}
     assert {"Counter.add(1)", "Value with its lock"} <= ways
@@ -106,3 +113,11 @@ def test_what_is_stuck_is_ended(compare: Any) -> None:
     with pytest.raises(compare.Stuck, match="no end after"), compare.limit(0.05):
         while True:
             pass
+
+
+def test_the_page_shows_all_its_charts() -> None:
+    text = (DOCS / "performance.md").read_text("utf-8")
+    pictures = {f"performance/{path.name}" for path in (DOCS / "performance").glob("*.svg")}
+    assert set(re.findall(r"\]\((.*?\.svg)\)", text)) == pictures
+    for field in ("Counters", "Caches", "Arrays", "Locks", "Tasks", "Copies"):
+        assert f"\n## {field}: " in text

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Self
 
 from my_service.bench import report
 from my_service.bench.record import spread
@@ -36,10 +37,29 @@ ROLES = {"ours": "ours", "copied": "", "floor": "shares nothing"}
 class Field:
     """A file of comparisons, what came of them, and what they had to reach."""
 
-    name: str
-    doc: str
+    module: ModuleType
     comparisons: list[Comparison]
-    targets: list[Target]
+
+    @classmethod
+    def of(cls, module: ModuleType) -> Self:
+        """A field that is not measured yet."""
+        return cls(module, module.comparisons())
+
+    @property
+    def name(self) -> str:
+        """The name of its file."""
+        return self.module.__name__.rpartition(".")[2]
+
+    @property
+    def doc(self) -> str:
+        """What its file says of it."""
+        return self.module.__doc__ or ""
+
+    @property
+    def targets(self) -> list[Target]:
+        """What had to be reached, and what was."""
+        found: list[Target] = self.module.targets({one.key: one for one in self.comparisons})
+        return found
 
     @property
     def title(self) -> str:
