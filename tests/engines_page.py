@@ -33,10 +33,11 @@ ROWS: list[Row] = [
         "What does a worker's death cost?",
         {
             "processes": "the one item that ran, a try",
-            "dask": "what that worker had, halved till the item that kills is alone: that, a try",
+            "dask": "what that worker had, halved till the item that kills is alone: that, a try; "
+            "one more where a worker has several threads",
             "ray": "what that worker had, halved till the item that kills is alone: that, a try",
             "joblib": "loky ends all workers; what was on its way runs again, one chunk at a time, "
-            "till the item that kills is alone: that, a try",
+            "till the item that kills is alone: that, a try, and the one that it had in company",
         },
         [
             "test_engine.py::test_only_the_item_that_ran_is_blamed",
@@ -142,7 +143,9 @@ ROWS: list[Row] = [
         "What is left when the main process is killed?",
         {
             "processes": "nothing, after 2 s",
-            "else": "nothing of what the run has started, after some seconds",
+            "dask": "nothing of what the run has started, after some seconds",
+            "ray": "two agents of its own, for half a minute; no worker and no actor",
+            "joblib": "nothing of what the run has started, after some seconds",
         },
         [
             "test_processes.py::test_nobody_outlives_the_main_process",
