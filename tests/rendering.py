@@ -33,7 +33,8 @@ def render(snapshot: Path, destination: Path, **answers: object) -> Path:
 
 def files_in(project: Path) -> Iterator[Path]:
     """Yield the files of a project as it was rendered."""
-    return (path for path in sorted(project.rglob("*")) if path.is_file())
+    files = (path for path in sorted(project.rglob("*")) if path.is_file())
+    return (path for path in files if "__pycache__" not in path.parts)  # others may have run it
 
 
 def parse(path: Path) -> None:

@@ -14,7 +14,9 @@ from matrix import BRINGS, ENGINE_SETS
 from rendering import ENGINES, PATTERNS, SETS, command, files_in, name_of, parse
 
 #: Plain words that are no names of ours.
-ENGLISH = re.compile(r"threading\.Lock\b|\bcache lines?\b|\bcore's cache\b")
+ENGLISH = re.compile(
+    r"threading\.Lock\b|functools\.cache\b|collections\.Counter\b|\bcache lines?\b|\bcore's cache\b"
+)
 every_set = pytest.mark.parametrize("patterns", SETS, ids=name_of)
 
 
@@ -25,8 +27,8 @@ def files_of(template: Path, pattern: str) -> set[str]:
         f"src/my_service/jobs/{job}.py",
         f"tests/test_{pattern}.py",
         *(
-            f"tests/{path.name}"
-            for kind in ("{}_*.py", "test_{}_*.py")
+            f"tests/{path.name.removesuffix('.jinja')}"
+            for kind in ("{}_*.py*", "test_{}_*.py")
             for path in (template / "tests").glob(kind.format(pattern))
         ),
         f"tests/jobs/test_{job}.py",
@@ -47,8 +49,9 @@ def files_of_engine(template: Path, engine: str) -> set[str]:
 def files_of_any_engine(template: Path) -> set[str]:
     """Return what comes with the first engine beside `processes`."""
     tests = template / "tests"
-    found = {*tests.glob("*_remote*.py"), *tests.glob("remote_*.py")}
-    return {"src/my_service/sharing/remote.py", *(f"tests/{path.name}" for path in found)}
+    found = {*tests.glob("*_remote*.py*"), *tests.glob("remote_*.py")}
+    names = {path.name.removesuffix(".jinja") for path in found}
+    return {"src/my_service/sharing/remote.py", *(f"tests/{name}" for name in names)}
 
 
 def all_files(template: Path) -> Iterator[str]:
@@ -74,7 +77,7 @@ def expected(
     if not engines:
         unchosen |= files_of_any_engine(template)
     if not engines or "locks" not in patterns:
-        unchosen |= {"src/my_service/sharing/leases.py"}
+        unchosen |= {"src/my_service/sharing/leases.py", "tests/test_leases.py"}
     return set(all_files(template)) - unchosen - (set() if docker else BRINGS["docker"][True])
 
 

@@ -89,8 +89,8 @@ def test_workflows_may_do_little(rendered: Render, generated: bool) -> None:
 
 
 def test_ci_runs_everything_that_nox_lists() -> None:
-    output = command(sys.executable, "-m", "nox", "--list", "--json", cwd=ROOT)
-    known = {one["session"] for one in json.loads(output.splitlines()[-1])}
+    output = command(sys.executable, "-m", "nox", "--list", cwd=ROOT)
+    known = set(re.findall(r"^[*-] (\S+)", output, re.MULTILINE))
     jobs = ci_matrix()
     assert {one["session"] for one in jobs} <= known
     assert {one["session"] for one in jobs} >= {name for name in known if "(" in name}

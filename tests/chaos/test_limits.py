@@ -22,7 +22,7 @@ def test_a_main_process_that_lacks_something_says_so(
     start_method: str, signs: Signs, what: str
 ) -> None:
     with scripts.running(TIGHT, start_method, signs, what) as script:
-        script.ends(0, limit=30)
+        script.ends(0)
         assert signs.given("as it should")
 
 
@@ -46,5 +46,5 @@ def test_a_tiny_shared_memory_is_told_before_it_is_written_to(
     if not shutil.which("unshare") or subprocess.call([*shell, "true"], stderr=subprocess.DEVNULL):
         pytest.skip("no mount namespace can be made here, in which /dev/shm would be small")
     with scripts.running(TIGHT, start_method, signs, "tiny", before=shell) as script:
-        script.ends(0, limit=30)
+        script.ends(0)
         assert signs.given("as it should")

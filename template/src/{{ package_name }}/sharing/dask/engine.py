@@ -13,13 +13,13 @@ none of them again by itself. Blocks of rows travel with their items.
 from __future__ import annotations
 
 import asyncio
+import collections
 import os
 import queue
 import shutil
 import tempfile
 import time
 import weakref
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -215,7 +215,7 @@ class DaskEngine(RemoteEngine[S]):
 
     def _free_worker(self) -> str | None:
         """The address of a worker that has a thread to spare."""
-        taken = Counter(self._where[number] for number in self._futures)
+        taken = collections.Counter(self._where[number] for number in self._futures)
         alone = {self._where[number] for number in self._futures if self._has_suspect(number)}
         free = [
             (taken[address] / threads, address)
