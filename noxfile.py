@@ -204,8 +204,10 @@ def kills(session: nox.Session) -> None:
 
 def lay_over(session: nox.Session) -> Path:
     """Render a project with all patterns, and lay the suite of chaos over its tests."""
-    project = render(session, Path(session.create_tmp()).resolve() / "project")
-    shutil.copytree("tests/chaos", project / "tests/chaos", dirs_exist_ok=True)
+    project = Path(session.create_tmp()).resolve() / "project"
+    shutil.rmtree(project, ignore_errors=True)  # of another run
+    render(session, project)
+    shutil.copytree("tests/chaos", project / "tests/chaos")
     return project
 
 
