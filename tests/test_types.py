@@ -35,10 +35,14 @@ def test_mypy_has_nothing_to_say_of_the_suite_of_chaos(fresh: Render, known: Pat
     assert output.startswith("Success: no issues found in ")
 
 
-@pytest.mark.parametrize("engines", ENGINE_SETS[1:], ids=name_of)
-@pytest.mark.parametrize("patterns", [SETS[0], SETS[-1]], ids=name_of)
+@pytest.mark.parametrize(
+    ("engines", "patterns"),
+    # An engine is the same file with every pattern: one each will do, and all together.
+    [(ENGINE_SETS[-1], SETS[-1]), *((engines, SETS[0]) for engines in ENGINE_SETS[1:-1])],
+    ids=name_of,
+)
 def test_mypy_has_nothing_to_say_of_engines(
-    fresh: Render, known: Path, patterns: tuple[str, ...], engines: tuple[str, ...]
+    fresh: Render, known: Path, engines: tuple[str, ...], patterns: tuple[str, ...]
 ) -> None:
     project = fresh(patterns=list(patterns), engines=list(engines))
     output = command(sys.executable, "-m", "mypy", "--cache-dir", known, cwd=project)
