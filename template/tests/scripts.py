@@ -21,6 +21,7 @@ class Script:
         leftovers.mains.add(process.pid)
         self.signs = signs
         self.family: set[leftovers.Process] = set()
+        self.said = ""
 
     def is_at_work(self) -> None:
         """Wait until two workers have begun an item, and see who there is."""
@@ -29,8 +30,11 @@ class Script:
         assert len(self.family) >= 2
 
     def ends(self, code: int) -> str:
-        """Wait until it has ended so, and nobody is left of it; what it said on stderr."""
-        _, errors = self.process.communicate(timeout=LIMIT)
+        """Wait until it has ended so, and nobody is left of it; what it said on stderr.
+
+        What it said on stdout is in ``said`` then.
+        """
+        self.said, errors = self.process.communicate(timeout=LIMIT)
         assert self.process.returncode == code, errors
         wait_until(self.is_gone)
         return errors

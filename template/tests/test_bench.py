@@ -371,7 +371,8 @@ def test_each_pattern_is_measured(tmp_path: Path) -> None:
 def test_a_workload_ends_in_advice(tmp_path: Path) -> None:
     path, page = tmp_path / "run.json", tmp_path / "report.html"
     shape = ("--payload", "1kB", "--keys", 10, "--reads", 0.5, "--item-cost", "10us")
-    ran = run("bench", *TINY, *shape, "--json", path, "--html", page)
+    own = ("--engine", "processes")  # in `test_bench_remote.py` there are the others, too
+    ran = run("bench", *TINY, *shape, *own, "--json", path, "--html", page)
     assert ran.code == 0, ran.err
     found = record.read(path)
     assert found.shape == {"payload": 1000, "keys": 10, "reads": 0.5, "item_cost": 1e-5}

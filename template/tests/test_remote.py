@@ -42,7 +42,8 @@ from remote_engines import (
     ready_to_serve,
 )
 from remote_jobs import ShopState, Task
-from signs import LIMIT, Signs, wait_until
+from scripts import Script
+from signs import Signs, wait_until
 from under_test import driver, sharing
 
 Engine = sharing.Engine[Bare]
@@ -234,32 +235,9 @@ def test_what_each_worker_has_is_closed_with_it(
 # Without an address: started and ended by the run
 
 
-class Script:
-    """`remote_work.py`, running in a session of its own."""
-
-    def __init__(self, process: "subprocess.Popen[str]", signs: Signs) -> None:
-        self.process = process
-        leftovers.mains.add(process.pid)
-        self.signs = signs
-        self.family: set[leftovers.Process] = set()
-
-    def is_at_work(self) -> None:
-        """Wait until both workers have begun an item, and see who there is."""
-        wait_until(lambda: len(self.signs.notes("begun")) >= 2)
-        self.family = leftovers.family(self.process.pid)
-        assert len(self.family) >= 2
-
-    def ends(self, code: int) -> tuple[str, str]:
-        """Wait until it has ended so, and nobody is left of it; what it said."""
-        said, errors = self.process.communicate(timeout=LIMIT)
-        assert self.process.returncode == code, errors
-        wait_until(lambda: not leftovers.alive(self.family))
-        return said, errors
-
-
 @contextlib.contextmanager
 def running(engine: str, signs: Signs, count: int = 0) -> Iterator[Script]:
-    """Start it, with a folder of its own for what is left."""
+    """Start `remote_work.py`, with a folder of its own for what is left."""
     file = Path(__file__).with_name("remote_work.py")
     command = [sys.executable, str(file), engine, str(signs.folder), str(count)]
     pipe = subprocess.PIPE
@@ -306,8 +284,8 @@ def test_an_exception_ends_what_was_started_here(engine_name: str, signs: Signs)
     with running(engine_name, signs, count=6) as script:
         wait_until(lambda: len(signs.notes("begun")) == 6)
         script.family = leftovers.family(script.process.pid)
-        said, errors = script.ends(1)
-        assert said.split() == ["0", "1", "2", "3", "4", "5"]
+        errors = script.ends(1)
+        assert script.said.split() == ["0", "1", "2", "3", "4", "5"]
         assert errors.splitlines()[-1] == "ValueError: enough"
         assert errors.count("Traceback") == 1, errors
         assert signs.given("closed")
@@ -321,11 +299,11 @@ def test_a_signal_to_all_is_the_main_ones_to_handle(engine_name: str, signs: Sig
         os.killpg(script.process.pid, signal.SIGINT)
         signs.wait("interrupted")
         signs.give("go on")
-        said, errors = script.ends(-signal.SIGINT)
+        errors = script.ends(-signal.SIGINT)
         assert sorted(signs.notes("begun")) == sorted(signs.notes("ended"))
         assert signs.given("closed")
         assert errors.count("Traceback") == 1, errors
-        assert said == ""
+        assert script.said == ""
 
 
 @pytest.mark.parametrize("engine_name", REMOTE)

@@ -72,17 +72,21 @@ class Table:
     cost: float
 
 
-def visit(item: Item, state: Table) -> None:
-    touch(item, state.rows.array, state.cost)
+def visit(item: Item, state: Table) -> Rows | None:
+    return touch(item, state.rows.array, state.cost)
 
 
-def touch(item: Item, rows: Rows, cost: float) -> None:
-    row = rows[item.key % len(rows)]
+def touch(item: Item, rows: Rows, cost: float) -> Rows | None:
+    """Read a row, or fill it; where it can only be read, as on a cluster, return what it is now."""
+    row, changed = rows[item.key % len(rows)], None
     if item.reads:
         row.max()
-    else:
+    elif row.flags.writeable:
         row.fill(1)
+    else:
+        changed = np.ones_like(row)
     burn(cost)
+    return changed
 
 
 def work(shape: Shape) -> Work[Table]:

@@ -29,7 +29,7 @@ from .against import Change, changes
 from .record import Group, Record, differences, facts, read
 from .sheets import in_words, sheets
 from .timing import Setting, measuring
-from .workload import Shape, measuring_shape
+from .workload import Nothing, Shape, measuring_shape
 
 T = TypeVar("T")
 QUICK = 0.05
@@ -155,13 +155,18 @@ def main(
         QUICK if quick else 1.0,
         options.get("engine", ENGINES[0]),
         options.get("start_method"),
+        options.get("address"),
     )
     asked = {"payload": payload, "keys": keys, "reads": reads, "item_cost": item_cost}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     if given:
-        engines = [setting.engine] if "engine" in options else ENGINES
-        settings = [replace(setting, engine=engine) for engine in engines]
+        settings = [setting] if "engine" in options else [setting, *others_of(setting)]
         record = measure_shape(replace(Shape(), **given), settings, rounds)
+    elif setting.engine in ENGINES[1:]:
+        raise InputError(
+            f"what people copy runs in {ENGINES[0]} of this machine, and so is not compared with "
+            f"{setting.engine!r}: describe a workload, such as --payload 1MB, or leave --engine out"
+        )
     else:
         settings = [replace(setting, workers=n) for n in counts(setting.workers)]
         record = compare_ways(settings, rounds)
@@ -183,6 +188,20 @@ def main(
             f"with {in_words(worst.workers)}, {worst.now / worst.before:.2f} times as slow"
         )
     return {}
+
+
+def others_of(setting: Setting) -> list[Setting]:
+    """Return the same with each other engine that can be had, on this machine."""
+    found = []
+    for engine in ENGINES[1:]:
+        other = Setting(setting.workers, setting.effort, engine)
+        try:
+            other.open(Nothing())  # and not entered: that it is installed is enough
+        except SharingError as error:
+            print(f"{cli.COMMAND}: not measured: {error}", file=sys.stderr)
+        else:
+            found.append(other)
+    return found
 
 
 def compare_ways(settings: list[Setting], rounds: int) -> Record:

@@ -52,12 +52,14 @@ class Setting:
         effort: 1 for numbers to rely on, less for a quick look: how often a run does it.
         engine: the name of ours; the copied snippets bring processes of their own.
         start_method: of our engine's processes.
+        address: of the cluster that our engine runs on.
     """
 
     workers: int = 2
     effort: float = 1.0
     engine: str = "processes"
     start_method: str | None = None
+    address: str | None = None
 
     def times(self, full: int) -> int:
         """How often a run does it that does it `full` times at full effort."""
@@ -70,7 +72,11 @@ class Setting:
     def open(self, state: S) -> Engine[S]:
         """Our engine, to be opened with ``with``."""
         return open_engine(
-            state, engine=self.engine, workers=self.workers, start_method=self.start_method
+            state,
+            engine=self.engine,
+            workers=self.workers,
+            start_method=self.start_method,
+            address=self.address,
         )
 
 

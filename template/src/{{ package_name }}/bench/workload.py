@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from .advice import HANDING_OVER
 from .record import Group
-from .timing import LIMIT, Role, Setting, Way, each, measuring
+from .timing import Role, Setting, Way, each, measuring
 from .units import show_seconds, show_size
 
 S = TypeVar("S")
@@ -194,7 +194,7 @@ def _ways(
         work = maker(shape)
         engine = stack.enter_context(setting.open(work.state))
         name = f"{setting.engine}, {setting.workers} worker{'s'[: setting.workers > 1]}"
-        do = partial(engine.map, work.job, timeout=LIMIT)
+        do = partial(engine.map, work.job)
         ways.append(way(name, do, work.carries))
     return ways, work.carries
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import atexit
 import heapq
+import logging
 import os
 import pickle
 import signal
@@ -255,8 +256,7 @@ class Driver(Engine[S]):
             if self._split(chunk.part(0, ended, ended=True)):
                 run.put_back(chunk.part(ended, len(chunk.items)))
                 # Not counted till then: take back what the worker counted.
-                for pattern in self._patterns:
-                    pattern.worker_died(slot, number, -1)
+                self._worker_died(slot, number)
                 return
             results, failed = [None], {0: refused}
         for place, delta in deltas.items():
@@ -268,6 +268,10 @@ class Driver(Engine[S]):
         run.learn(ended, elapsed, len(body) + chunk.nbytes * ended // len(chunk.items))
         run.put_back(chunk.part(ended, len(chunk.items)))
         run.take(chunk.first, Piece(chunk.items[:ended], results, failures))
+
+    def _worker_died(self, slot: int, number: int, item: int = -1) -> list[int]:
+        """Have each pattern undo what a worker had not ended, and say what it had done."""
+        return [pattern.worker_died(slot, number, item) for pattern in self._patterns]
 
     def _take_unreadable(self, chunk: Chunk, failure: Failure) -> None:
         """A chunk that a worker could not unpickle: find the item."""
@@ -479,6 +483,24 @@ class Driver(Engine[S]):
         run.exhausted = run.abandoned = True
         run.waiting = [chunk for chunk in run.waiting if chunk.ended]
         self._stop(run)
+
+
+def levels_of_loggers() -> dict[str, int]:
+    """What the loggers of this process let through, where they say so themselves, by name."""
+    levels = {
+        name: logger.level
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger) and logger.level
+    }
+    return {"": logging.root.level, **levels}
+
+
+def log_here(record: bytes | memoryview) -> None:
+    """Handle a record that a worker has pickled as one of this process."""
+    found: logging.LogRecord = pickle.loads(record)
+    logger = logging.getLogger(found.name)
+    if logger.isEnabledFor(found.levelno):
+        logger.handle(found)
 
 
 def death(exitcode: int | None) -> str:

@@ -24,12 +24,12 @@ import time
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import cloudpickle
 
-from .driver import TICK, Driver, unfit_field
+from .driver import TICK, Driver, levels_of_loggers, log_here, unfit_field
 from .errors import ItemTimeout, SharingError, StartFailed
 from .pattern import Host, Mutex, Service, Store, travelling
 from .processes.service import Recipe
@@ -40,6 +40,14 @@ S = TypeVar("S")
 
 GIVE_BACK = 1.0
 """Seconds after which a worker gives back the items of its chunk that it has not begun."""
+
+
+THREADS = 256
+"""How many calls of each kind the host of services that has threads for both has under way."""
+
+WAITING = ("ask", "take")
+"""The calls of services that may wait for what somebody else has. Those that give it back must
+not stand behind them."""
 
 
 class OwnWords:
@@ -236,7 +244,7 @@ class Seat:
     number: int
     chunk: Chunk | None = None
     task: int = 0
-    since: float = field(default=0.0)
+    since: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -305,12 +313,7 @@ class RemoteEngine(Driver[S]):
             raise
         except Exception as error:  # any: a class may raise what it likes when it is pickled
             raise unfit_field(self._state, self._patterns, error) from None
-        levels = {
-            name: logger.level
-            for name, logger in logging.root.manager.loggerDict.items()
-            if isinstance(logger, logging.Logger) and logger.level
-        }
-        self._open_seats(Site(self.name, state, {"": logging.root.level, **levels}))
+        self._open_seats(Site(self.name, state, levels_of_loggers()))
 
     def _serve(self) -> None:
         """Called when all that asks for a service has done so."""
@@ -341,10 +344,8 @@ class RemoteEngine(Driver[S]):
         if isinstance(reply, Gone):
             self._bury(seat, chunk, reply)
             return
-        for record in map(pickle.loads, reply.records):
-            logger = logging.getLogger(record.name)
-            if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
+        for record in reply.records:
+            log_here(record)
         if reply.unfit is not None:
             error_type, text, trace = reply.unfit
             raise StartFailed(
@@ -359,8 +360,7 @@ class RemoteEngine(Driver[S]):
 
     def _bury(self, seat: Seat, chunk: Chunk, gone: Gone) -> None:
         """A worker is gone, and perhaps for what it was given."""
-        for pattern in self._patterns:
-            pattern.worker_died(seat.number, seat.task, -1)
+        self._worker_died(seat.number, seat.task)
         if gone.in_company and not chunk.suspect:
             chunk.suspect = True  # who runs alone from now on: it costs him nothing yet
             chunk.run.put_back(chunk)
@@ -391,8 +391,7 @@ class RemoteEngine(Driver[S]):
             self._end(seat)
             seat.chunk = None
             chunk.run.running -= 1
-            for pattern in self._patterns:
-                pattern.worker_died(seat.number, seat.task, -1)
+            self._worker_died(seat.number, seat.task)
             reason = f"it ran for more than {chunk.run.timeout:g} s, and its worker was ended"
             self._fail(chunk, ItemTimeout(chunk.run.name, chunk.items[0], "ItemTimeout", reason))
 

@@ -36,7 +36,7 @@ from ..pattern import Host, Published
 from ..processes.service import Recipe
 from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task
 from . import hosted
-from .hosted import Desks, Service, Services, call, key_of, work_on
+from .hosted import Desks, Service, Services, call, key_of, name_of, work_on
 
 S = TypeVar("S")
 
@@ -158,7 +158,6 @@ class DaskEngine(RemoteEngine[S]):
                 "for fewer, or add workers to it"
             )
         self._store = _Store(self._client)
-        self._services_name = Services(self.name, []).name
         return RemoteHost(self._workers, self._add_service, self._store)
 
     @property
@@ -185,7 +184,7 @@ class DaskEngine(RemoteEngine[S]):
 
     def _add_service(self, recipe: Recipe) -> Any:
         self._recipes.append(recipe)
-        self._served.append(Service(self._services_name, len(self._recipes) - 1))
+        self._served.append(Service(name_of(self.name), len(self._recipes) - 1))
         return self._served[-1]
 
     def _serve(self) -> None:

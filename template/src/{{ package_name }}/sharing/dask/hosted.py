@@ -23,16 +23,10 @@ from ..driver import GRACE
 from ..errors import ServiceLost
 from ..processes import lifeline
 from ..processes.service import Hub, Recipe
-from ..remote import Reply, Site, Task, leave, work
-
-_THREADS = 256
-"""How many calls of each kind are under way at once."""
+from ..remote import THREADS, WAITING, Reply, Site, Task, leave, work
 
 _ENDED = ("connecting", "closing", "closed", Status.closing, Status.closed)
 """What a client or a worker is while, or after, it has lost its scheduler."""
-
-_WAITING = ("ask", "take")
-"""The calls that may wait for what somebody else has."""
 
 
 def key_of(engine: str, seat: int, chunk: int) -> str:
@@ -40,18 +34,22 @@ def key_of(engine: str, seat: int, chunk: int) -> str:
     return f"{engine}/{seat}/{chunk}"
 
 
+def name_of(engine: str) -> str:
+    """What its services are called."""
+    return f"services-{engine}"
+
+
 class Services(SchedulerPlugin):
     """The services of an engine, in the scheduler; and the news of who comes and goes."""
 
     def __init__(self, engine: str, recipes: Sequence[Recipe]) -> None:
-        self.name = f"services-{engine}"
-        self._engine = engine
+        self.name = name_of(engine)
         self._recipes = list(recipes)
 
     async def start(self, scheduler: Any) -> None:
         self._scheduler = scheduler
         self._hub = Hub(self._recipes)
-        self._threads = [ThreadPoolExecutor(_THREADS) for _ in range(2)]
+        self._threads = [ThreadPoolExecutor(THREADS) for _ in range(2)]
         scheduler.handlers[self.name] = self._call
 
     async def close(self) -> None:
@@ -67,7 +65,7 @@ class Services(SchedulerPlugin):
         if number < 0:
             self._stop()
             return pickle.dumps((True, None))
-        threads = self._threads[method in _WAITING]
+        threads = self._threads[method in WAITING]
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads, self._answer, number, method, args)
 

@@ -2,7 +2,7 @@
 
 How a chunk gets to a worker and back (`remote` has the rest of the way):
 
-    idle seat ─▶ loky's executor ─▶ one of its processes ─▶ future ─▶ _done
+    idle seat ─▶ loky's executor ─▶ one of its processes ─▶ future ─▶ _came
                       │
                       └── broken: one has died, loky ends all; which one it was, nobody says
 
@@ -176,8 +176,7 @@ class JoblibEngine(RemoteEngine[S]):
         self._start_executor()
 
     def _start_executor(self) -> None:
-        threads = str(max(1, available_cores() // self._workers))
-        limits = {name: threads for name in lifeline.THREAD_LIMITS if name not in os.environ}
+        limits = lifeline.limits_of(max(1, available_cores() // self._workers))
         self._executor = ProcessPoolExecutor(
             self._workers, initializer=_settle_in, initargs=(self._site,), env=limits
         )

@@ -12,7 +12,6 @@ it, and no queue has a lock that could be left held.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import os
 import pickle
@@ -22,7 +21,7 @@ from contextlib import suppress
 from multiprocessing.process import BaseProcess
 from typing import Any, TypeVar
 
-from ..driver import GRACE, TICK, Driver, death, unfit_field
+from ..driver import GRACE, TICK, Driver, death, levels_of_loggers, log_here, unfit_field
 from ..engine import Engine, available_cores
 from ..errors import ItemTimeout, ServiceLost, SharingError, StartFailed
 from ..pattern import EVERY_SECTION
@@ -157,14 +156,7 @@ class ProcessEngine(Driver[S]):
         ours, theirs = (from_worker, to_worker), (from_parent, to_parent)
         line = worker.line_of(self._words, slot)
         line[CHUNK] = line[STOP] = 0
-        levels = {
-            name: logger.level
-            for name, logger in logging.root.manager.loggerDict.items()
-            if isinstance(logger, logging.Logger) and logger.level
-        }
-        setup = worker.Setup(
-            slot, self._state, self._words, theirs, {"": logging.root.level, **levels}
-        )
+        setup = worker.Setup(slot, self._state, self._words, theirs, levels_of_loggers())
         parcel = Parcel(setup)
         process = self._context.Process(target=worker.main, args=(parcel,), name=f"worker-{slot}")
         try:
@@ -291,10 +283,7 @@ class ProcessEngine(Driver[S]):
     def _log(self, frame: Frame) -> None:
         (kind, *_), body = frame
         if kind == "log":
-            record = pickle.loads(body)
-            logger = logging.getLogger(record.name)
-            if logger.isEnabledFor(record.levelno):
-                logger.handle(record)
+            log_here(body)
 
     def _take_answer(
         self,
@@ -362,7 +351,7 @@ class ProcessEngine(Driver[S]):
     def _repair(self, member: _Worker) -> list[int]:
         """Have each pattern undo what a dead worker had not ended, and say what it had done."""
         number, item = (member.number, member.running_item()) if member.chunk else (0, ~0)
-        return [p.worker_died(member.slot, number, max(item, -1)) for p in self._patterns]
+        return self._worker_died(member.slot, number, max(item, -1))
 
     def _blame(self, suspect: Chunk, member: _Worker, item: int, exitcode: int | None) -> None:
         """The item that was running when its worker died: see what becomes of it."""

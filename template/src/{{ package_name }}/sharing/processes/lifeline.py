@@ -101,14 +101,19 @@ def _exit_after(sentinel: int) -> None:
     os._exit(1)
 
 
+def limits_of(threads: int) -> dict[str, str]:
+    """The variables for that many threads a process, but for those that the user has set."""
+    return {name: str(threads) for name in THREAD_LIMITS if name not in os.environ}
+
+
 @contextmanager
 def thread_limits(threads: int) -> Iterator[None]:
     """Have processes that start inside run their numeric libraries on that many threads each.
 
     The variables must be there before the libraries are loaded. What the user has set stays.
     """
-    ours = [name for name in THREAD_LIMITS if name not in os.environ]
-    os.environ.update(dict.fromkeys(ours, str(threads)))
+    ours = limits_of(threads)
+    os.environ.update(ours)
     try:
         yield
     finally:

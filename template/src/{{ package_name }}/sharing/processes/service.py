@@ -52,12 +52,6 @@ class Hub:
             one if getattr(one, "may_forget", False) else _Lost() for one in self._objects
         ]
 
-    def holder_left(self, holder: str) -> None:
-        """Tell all that know of holders."""
-        for one in self._objects:
-            if hasattr(one, "holder_left"):
-                one.holder_left(holder)
-
     def call(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
         return getattr(self._objects[number], method)(*args)
 

@@ -34,6 +34,8 @@ from ..pattern import Host
 from ..processes import lifeline
 from ..processes.service import Hub, Recipe
 from ..remote import (
+    THREADS,
+    WAITING,
     Gone,
     RemoteEngine,
     RemoteHost,
@@ -46,12 +48,6 @@ from ..remote import (
 )
 
 S = TypeVar("S")
-
-_THREADS = 256
-"""How many calls of each kind the actor of the services has under way at once."""
-
-_WAITING = ("ask", "take")
-"""The calls that may wait for what somebody else has."""
 
 _START = 60.0
 """Seconds that a worker may take until it is there."""
@@ -112,7 +108,7 @@ class _Service:
     def call(self, method: str, *args: Any) -> Any:
         if self.actor is None:
             raise ServiceLost("the actor of the services has not started")
-        group = "waiting" if method in _WAITING else "quick"
+        group = "waiting" if method in WAITING else "quick"
         called = self.actor.call.options(concurrency_group=group)
         try:
             return ray.get(called.remote(self._number, method, args))
@@ -204,7 +200,7 @@ class RayEngine(RemoteEngine[S]):
         actor: Any = ray.remote(
             num_cpus=0,
             max_restarts=-1,
-            concurrency_groups={"waiting": _THREADS, "quick": _THREADS},
+            concurrency_groups={"waiting": THREADS, "quick": THREADS},
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         )(_Services)
         self._hub = actor.remote(self._recipes)
