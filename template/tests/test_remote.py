@@ -319,6 +319,24 @@ def test_nobody_outlives_the_main_process(engine_name: str, signs: Signs) -> Non
             script.family |= lingering
 
 
+@pytest.mark.parametrize("engine_name", REMOTE)
+def test_two_runs_stand_side_by_side(engine_name: str, tmp_path: Path) -> None:
+    """No port, folder or cluster of the one is in the way of the other."""
+    folders = tmp_path / "one", tmp_path / "other"
+    with contextlib.ExitStack() as stack:
+        scripts = []
+        for folder in folders:
+            folder.mkdir()
+            scripts.append(stack.enter_context(running(engine_name, Signs(folder), count=4)))
+            scripts[-1].is_at_work()
+        for script in scripts:
+            script.signs.give("go on")
+            errors = script.ends(1)
+            assert errors.splitlines()[-1] == "ValueError: enough"
+            assert errors.startswith("Traceback")
+            assert script.said.split() == ["0", "1", "2", "3"]
+
+
 # The jobs that come with the project
 
 

@@ -177,6 +177,8 @@ class DaskEngine(RemoteEngine[S]):
                 n_workers=self._workers,
                 threads_per_worker=1,
                 dashboard_address=None,
+                # Or its port would be a certain one, which another run may have.
+                scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
                 silence_logs="CRITICAL",
                 local_directory=self._folder,
                 preload=[hosted.__name__],

@@ -181,7 +181,8 @@ class RayEngine(RemoteEngine[S]):
             }
         try:
             with _as_it_was():
-                session = ray.init(self._address, **options)
+                # Without one it would join a cluster that it finds on this machine.
+                session = ray.init(self._address or "local", **options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = self._address or "this machine"
             raise StartFailed(f"no ray cluster on {where}: {_line(error)}") from None
@@ -214,6 +215,12 @@ class RayEngine(RemoteEngine[S]):
         try:
             ready = [actor.ready.remote() for actor in self._actors.values()]
             ray.get(ready, timeout=_START)
+        except ray.exceptions.GetTimeoutError:
+            free = ray.available_resources().get("CPU", 0)
+            raise StartFailed(
+                f"not all of {self._workers} workers have started in {_START:g} s: {free:g} cores "
+                "of the ray cluster are free now; ask for fewer, or wait till others have ended"
+            ) from None
         except ray.exceptions.RayError as error:
             raise StartFailed(f"a worker did not start: {_line(error)}") from None
 
