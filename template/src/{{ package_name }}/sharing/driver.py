@@ -24,15 +24,16 @@ import signal
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, Self, TypeVar
 
 from .engine import Engine, Outcome
 from .errors import JobFailed, SharingError, WorkerDied
 from .pattern import Pattern, patterns_of
-from .runs import Chunk, Piece, Run
+from .runs import Chunk, Piece, Run, Sizes
 from .work import Failure, describe
 
 S = TypeVar("S")
@@ -66,8 +67,7 @@ class _Critical:
 class Driver(Engine[S]):
     """See `Engine`. A subclass says what is abstract here."""
 
-    _chunk_time: ClassVar[float] = 0.02
-    """Seconds that a chunk is meant to take: many times what its way takes."""
+    _sizes: ClassVar[Sizes] = Sizes(seconds=0.02, least=0.05, growth=4)
 
     def __init__(self, state: S, workers: int) -> None:
         super().__init__(state, workers)
@@ -378,7 +378,7 @@ class Driver(Engine[S]):
         retries: int = 2,
         timeout: float | None = None,
     ) -> Iterator[R]:
-        return self._values(self._begin(fn, items, ordered, chunk_size, retries, timeout))
+        return Values(self._values(self._begin(fn, items, ordered, chunk_size, retries, timeout)))
 
     def outcomes(
         self,
@@ -412,22 +412,21 @@ class Driver(Engine[S]):
         self._interrupted = self._hurried = False  # whoever begins another map goes on
         self._interrupt = None
         self._numbers += 1
-        settings = ordered, chunk_size, retries, timeout, self._chunk_time
+        settings = ordered, chunk_size, retries, timeout, self._sizes
         run = Run(self._numbers, self._workers, fn, items, *settings)
         for pattern in self._patterns:
             pattern.map_begins(run.number)
         return run
 
-    def _values(self, run: Run[T]) -> Iterator[Any]:
+    def _values(self, run: Run[T]) -> Generator[list[Any]]:
         with self._driving(run) as pieces:
             for piece in pieces:
                 if not piece.failures:
-                    yield from piece.results
+                    yield piece.results
                     continue
-                for place, result in enumerate(piece.results):
-                    if place in piece.failures:
-                        raise piece.failures[place]
-                    yield result
+                first = min(piece.failures)
+                yield piece.results[:first]
+                raise piece.failures[first]
 
     def _outcomes(self, run: Run[T]) -> Iterator[Outcome[T, Any]]:
         with self._driving(run) as pieces:
@@ -483,6 +482,28 @@ class Driver(Engine[S]):
         run.exhausted = run.abandoned = True
         run.waiting = [chunk for chunk in run.waiting if chunk.ended]
         self._stop(run)
+
+
+class Values(Iterator[R]):
+    """The values of lists, one by one, at the cost of going through a list.
+
+    A generator would have a frame to go back to for each of them. What a loop gets is no object
+    of this class, which stands for those who ask with ``next`` or ``close``.
+    """
+
+    def __init__(self, lists: Generator[list[R]]) -> None:
+        self._lists = lists
+        self._values = chain.from_iterable(lists)
+
+    def __iter__(self) -> Iterator[R]:
+        return self._values
+
+    def __next__(self) -> R:
+        return next(self._values)
+
+    def close(self) -> None:
+        """End the map; see `Engine.map`."""
+        self._lists.close()
 
 
 def levels_of_loggers() -> dict[str, int]:

@@ -33,7 +33,7 @@ from .driver import TICK, Driver, levels_of_loggers, log_here, unfit_field
 from .errors import ItemTimeout, SharingError, StartFailed
 from .pattern import Host, Mutex, Service, Store, travelling
 from .processes.service import Recipe
-from .runs import Chunk, Run
+from .runs import Chunk, Run, Sizes
 from .work import LINE, Answer, Desk, Failure, describe
 
 S = TypeVar("S")
@@ -263,7 +263,8 @@ class Gone:
 class RemoteEngine(Driver[S]):
     """See `Engine`. A subclass says what is abstract here, in the terms of its engine."""
 
-    _chunk_time: ClassVar[float] = 0.2
+    # The way of a chunk takes milliseconds, so there are to be few of them: also at first.
+    _sizes = Sizes(seconds=0.2, least=0.25, growth=64)
     _no_timeout: ClassVar[str] = ""
     """Why an item can't be ended here that takes too long; "" where it can."""
 

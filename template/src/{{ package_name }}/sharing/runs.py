@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .errors import JobFailed, SharingError, brief
 
@@ -19,17 +19,25 @@ T = TypeVar("T")
 _CHUNK_BYTES = 1 << 22
 """Bytes that a chunk is meant to stay below."""
 
-_CHUNK_GROWTH = 4
-"""How much larger than the one before a chunk may be."""
-
-_LEAST = 0.05
-"""The part of such a chunk below which its round trip would outweigh it, even at the end."""
-
 _WINDOW = 16
 """Chunks a worker that may be handed out, or wait for their turn, before their reader reads."""
 
 _SLOW_SOURCE = 0.02
 """Seconds to wait for an item by which a source is known as a trickle."""
+
+
+class Sizes(NamedTuple):
+    """How large chunks are made, where nobody says so.
+
+    Attributes:
+        seconds: that one is meant to take: many times what its way takes.
+        least: the part of these below which its way would outweigh it, even at the end.
+        growth: how many times as large as the one before a chunk may be.
+    """
+
+    seconds: float
+    least: float
+    growth: int
 
 
 @dataclass(slots=True)
@@ -81,7 +89,7 @@ class Piece:
 
 
 class Run(Generic[T]):
-    """One map: its source, and how far it is. ``chunk_time``: seconds that a chunk should take."""
+    """One map: its source, and how far it is."""
 
     def __init__(
         self,
@@ -93,7 +101,7 @@ class Run(Generic[T]):
         chunk_size: int | None,
         retries: int,
         timeout: float | None,
-        chunk_time: float,
+        sizes: Sizes,
     ) -> None:
         self.number = number
         self.workers = workers
@@ -106,10 +114,11 @@ class Run(Generic[T]):
         self.fixed = chunk_size
         self.retries = retries
         self.timeout = timeout
-        self.chunk_time = chunk_time
+        self.sizes = sizes
         self.size = self.largest = chunk_size or 1
         self.smallest = 1
         self.item_time: float | None = None
+        self.sampled = 0
         self.read = self.turn = self.yielded = 0
         self.exhausted = self.abandoned = False
         self.trickles = 0.0
@@ -178,11 +187,16 @@ class Run(Generic[T]):
         if not ended or self.fixed is not None:
             return
         now = elapsed / ended
-        self.item_time = now if self.item_time is None else (self.item_time + now) / 2
-        in_time = self.chunk_time / max(self.item_time, 1e-9)
+        # Fewer items than before may be other ones; more of them say it better than those did.
+        if self.item_time is None or ended > self.sampled:
+            self.item_time = now
+        else:
+            self.item_time = (self.item_time + now) / 2
+        self.sampled = ended
+        in_time = self.sizes.seconds / max(self.item_time, 1e-9)
         fits = min(in_time, _CHUNK_BYTES * ended / max(nbytes, 1))
-        self.size = max(1, min(int(fits), _CHUNK_GROWTH * self.size))
-        self.smallest = max(1, min(self.size, int(fits * _LEAST)))
+        self.size = max(1, min(int(fits), self.sizes.growth * self.size))
+        self.smallest = max(1, min(self.size, int(fits * self.sizes.least)))
         self.largest = max(self.largest, self.size)
 
     def take(self, first: int, piece: Piece) -> None:
