@@ -67,12 +67,13 @@ class _Critical:
 class Driver(Engine[S]):
     """See `Engine`. A subclass says what is abstract here."""
 
-    _sizes: ClassVar[Sizes] = Sizes(seconds=0.02, least=0.05, growth=4)
+    _sizes: ClassVar[Sizes] = Sizes(items=1 << 14, seconds=0.02, least=0.05, growth=8)
 
     def __init__(self, state: S, workers: int) -> None:
         super().__init__(state, workers)
         self._patterns: list[Pattern] = []
         self._runs: list[Run[Any]] = []
+        self._driven: Run[Any] | None = None  # the map that is being read
         self._numbers = 0
         self._pid = os.getpid()
         self._is_open = False
@@ -111,12 +112,12 @@ class Driver(Engine[S]):
         """A worker that may be given a chunk, or None."""
 
     @abstractmethod
-    def _hand_over(self, worker: Any, chunk: Chunk, number: int) -> None:
-        """Send a chunk to an idle worker, whose number is then this one.
+    def _dumps(self, items: list[Any]) -> bytes:
+        """Pickle items for a worker."""
 
-        Raises:
-            Exception: its items can't be pickled.
-        """
+    @abstractmethod
+    def _hand_over(self, worker: Any, chunk: Chunk, number: int, packed: bytes) -> None:
+        """Send a chunk, its items pickled, to an idle worker, whose number is then this one."""
 
     @abstractmethod
     def _is_busy(self) -> bool:
@@ -354,17 +355,44 @@ class Driver(Engine[S]):
                 self._give(worker, chunk)
 
     def _give(self, worker: Any, chunk: Chunk) -> None:
-        try:
-            self._hand_over(worker, chunk, self._numbers + 1)
-        except Exception as error:
-            if not self._split(chunk):
-                error_type, text, trace = describe(error)
-                reason = f"it can't be pickled: {text}"
-                failure = JobFailed(chunk.run.name, chunk.items[0], error_type, reason, trace)
-                self._fail(chunk, failure)
+        packed = self._pack(chunk)
+        if packed is not None:
+            chunk.packed = None
+            self._numbers += 1
+            self._hand_over(worker, chunk, self._numbers, packed)
+            chunk.run.running += 1
+
+    def _pack(self, chunk: Chunk) -> bytes | None:
+        """Its items, pickled; None if they can't be: then see what becomes of them."""
+        if chunk.packed is None:
+            try:
+                chunk.packed = self._dumps(chunk.items)
+            except Exception as error:
+                if not self._split(chunk):
+                    error_type, text, trace = describe(error)
+                    reason = f"it can't be pickled: {text}"
+                    failure = JobFailed(chunk.run.name, chunk.items[0], error_type, reason, trace)
+                    self._fail(chunk, failure)
+                return None
+            chunk.nbytes = len(chunk.packed)
+        return chunk.packed
+
+    def _look_ahead(self, run: Run[Any]) -> None:
+        """While all are at work, make ready what the first one gets who has ended."""
+        if self._idle() is None and (chunk := run.look_ahead()) is not None:
+            with self._critical:
+                if self._pack(chunk) is None:
+                    run.ahead = None
+
+    def _hand_ahead(self) -> None:
+        """Have somebody who has ended at work again, before what he has done is looked at."""
+        run = self._driven
+        if run is None or run.ahead is None or any(one.waiting for one in self._runs):
             return
-        self._numbers += 1
-        chunk.run.running += 1
+        worker = self._idle()
+        if worker is not None:
+            chunk, run.ahead = run.ahead, None
+            self._give(worker, chunk)
 
     # Maps
 
@@ -461,6 +489,7 @@ class Driver(Engine[S]):
     def _pieces(self, run: Run[T]) -> Iterator[Piece]:
         while True:
             self._raise_a_lost_interrupt()
+            self._driven = run
             if run.trickles and run.running and not run.ready:
                 # A slow source: give what runs a little time before waiting for the next item.
                 self._pump(min(run.trickles / 4, 0.1))
@@ -468,6 +497,7 @@ class Driver(Engine[S]):
                 self._pump(0.0)
             if not (run.trickles and run.ready):  # a slow source waits for its reader
                 self._hand_out(run)
+                self._look_ahead(run)
             if run.ready:
                 piece = run.ready.popleft()
                 yield piece
@@ -480,6 +510,7 @@ class Driver(Engine[S]):
     def _abandon(self, run: Run[T]) -> None:
         """Hand out no more of it; what is running ends with its item."""
         run.exhausted = run.abandoned = True
+        run.ahead = None
         run.waiting = [chunk for chunk in run.waiting if chunk.ended]
         self._stop(run)
 

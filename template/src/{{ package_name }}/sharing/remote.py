@@ -264,7 +264,7 @@ class RemoteEngine(Driver[S]):
     """See `Engine`. A subclass says what is abstract here, in the terms of its engine."""
 
     # The way of a chunk takes milliseconds, so there are to be few of them: also at first.
-    _sizes = Sizes(seconds=0.2, least=0.25, growth=64)
+    _sizes = Sizes(items=1 << 20, seconds=0.2, least=0.25, growth=64)
     _no_timeout: ClassVar[str] = ""
     """Why an item can't be ended here that takes too long; "" where it can."""
 
@@ -356,6 +356,7 @@ class RemoteEngine(Driver[S]):
             assert reply.unreadable is not None
             self._take_unreadable(chunk, reply.unreadable)
             return
+        self._hand_ahead()
         ended, elapsed, deltas, refused, body = reply.answer
         self._take_results(chunk, seat.number, seat.task, body, ended, elapsed, deltas, refused)
 
@@ -411,12 +412,13 @@ class RemoteEngine(Driver[S]):
     def _is_busy(self) -> bool:
         return any(seat.chunk is not None for seat in self._seats.values())
 
-    def _hand_over(self, worker: Seat, chunk: Chunk, number: int) -> None:
+    def _dumps(self, items: list[Any]) -> bytes:
+        return dumps(items)
+
+    def _hand_over(self, worker: Seat, chunk: Chunk, number: int, packed: bytes) -> None:
         run = chunk.run
-        items = dumps(chunk.items)
-        chunk.nbytes = len(items)
         news = self._news_of(run)
-        task = Task(worker.number, number, (run.number, chunk.first), news, run.job, items)
+        task = Task(worker.number, number, (run.number, chunk.first), news, run.job, packed)
         worker.chunk, worker.task, worker.since = chunk, number, time.monotonic()
         self._send(worker, task)
 

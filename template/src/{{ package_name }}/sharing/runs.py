@@ -30,11 +30,13 @@ class Sizes(NamedTuple):
     """How large chunks are made, where nobody says so.
 
     Attributes:
+        items: that one has at most: while the parent looks at their results, it serves nobody.
         seconds: that one is meant to take: many times what its way takes.
         least: the part of these below which its way would outweigh it, even at the end.
         growth: how many times as large as the one before a chunk may be.
     """
 
+    items: int
     seconds: float
     least: float
     growth: int
@@ -49,6 +51,7 @@ class Chunk:
         died: how many workers have died on it, when it has one item.
         ended: whether its items had ended in an attempt that died before it could say so.
         left: what an attempt left behind, by the place of the pattern, when it has one item.
+        packed: its items, pickled, from when that is done until they are sent.
         nbytes: of its items, pickled.
         suspect: whether it may be what has ended several workers, and so has to run alone.
     """
@@ -59,6 +62,7 @@ class Chunk:
     died: int = 0
     ended: bool = False
     left: dict[int, int] = field(default_factory=dict)
+    packed: bytes | None = None
     nbytes: int = 0
     suspect: bool = False
 
@@ -122,7 +126,9 @@ class Run(Generic[T]):
         self.read = self.turn = self.yielded = 0
         self.exhausted = self.abandoned = False
         self.trickles = 0.0
+        self.settled = chunk_size is not None
         self.waiting: list[Chunk] = []
+        self.ahead: Chunk | None = None
         self.running = 0
         self.done: dict[int, Piece] = {}
         self.ready: deque[Piece] = deque()
@@ -139,6 +145,19 @@ class Run(Generic[T]):
         """What to hand out next, from what came back, or else from the source."""
         if self.waiting:
             return heapq.heappop(self.waiting)
+        chunk, self.ahead = self.ahead, None
+        return chunk or self._read()
+
+    def look_ahead(self) -> Chunk | None:
+        """The chunk to make ready for whoever is idle next, if it is not yet.
+
+        None while that would slow down a source, or the growth of chunks.
+        """
+        if self.ahead is None and self.settled and not (self.waiting or self.trickles):
+            self.ahead = self._read()
+        return self.ahead
+
+    def _read(self) -> Chunk | None:
         window = _WINDOW * self.workers * self.largest
         if self.exhausted or self.read - self.yielded >= window:
             return None
@@ -194,9 +213,11 @@ class Run(Generic[T]):
             self.item_time = (self.item_time + now) / 2
         self.sampled = ended
         in_time = self.sizes.seconds / max(self.item_time, 1e-9)
-        fits = min(in_time, _CHUNK_BYTES * ended / max(nbytes, 1))
-        self.size = max(1, min(int(fits), self.sizes.growth * self.size))
-        self.smallest = max(1, min(self.size, int(fits * self.sizes.least)))
+        fits = min(in_time, self.sizes.items, _CHUNK_BYTES * ended / max(nbytes, 1))
+        grown = self.sizes.growth * self.size
+        self.settled = fits <= grown
+        self.size = max(1, min(int(fits), grown))
+        self.smallest = max(1, min(self.size, int(in_time * self.sizes.least)))
         self.largest = max(self.largest, self.size)
 
     def take(self, first: int, piece: Piece) -> None:
@@ -211,7 +232,8 @@ class Run(Generic[T]):
 
     @property
     def finished(self) -> bool:
-        return self.exhausted and not (self.waiting or self.running or self.ready)
+        left = self.waiting or self.ahead or self.running or self.ready
+        return self.exhausted and not left
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

@@ -296,6 +296,7 @@ class ProcessEngine(Driver[S]):
         refused: Failure | None,
     ) -> None:
         chunk = self._released(member, number)
+        self._hand_ahead()
         self._take_results(chunk, member.slot, number, body, ended, elapsed, deltas, refused)
 
     def _take_back(self, member: _Worker, number: int, kept: int) -> None:
@@ -375,19 +376,20 @@ class ProcessEngine(Driver[S]):
     def _is_busy(self) -> bool:
         return any(member.chunk for member in self._team.values())
 
-    def _hand_over(self, worker: _Worker, chunk: Chunk, number: int) -> None:
+    def _dumps(self, items: list[Any]) -> bytes:
+        return pickle.dumps(items, protocol=5)
+
+    def _hand_over(self, worker: _Worker, chunk: Chunk, number: int, packed: bytes) -> None:
         run = chunk.run
         job = None if worker.job == run.number else run.job
-        body = pickle.dumps((job, chunk.items), protocol=5)
         worker.job = run.number
-        chunk.nbytes = len(body)
         left = chunk.left
         if chunk.ended:
             left = dict.fromkeys(range(len(self._patterns)), EVERY_SECTION)
         worker.chunk, worker.number, worker.stuck = chunk, number, None
         worker.line[STOP] = 0
         timed = run.timeout is not None
-        self._send(worker, pack((number, run.number, chunk.first, timed, left), body))
+        self._send(worker, pack((number, run.number, job, chunk.first, timed, left), packed))
 
     def _stop(self, run: Run[Any]) -> None:
         for member in self._team.values():

@@ -90,11 +90,18 @@ class _Loop:
             self._channel.send(pack(("gave", chunk, kept)))
 
     def _answer(
-        self, body: memoryview, chunk: int, run: int, first: int, timed: bool, left: dict[int, int]
+        self,
+        body: memoryview,
+        chunk: int,
+        run: int,
+        job: bytes | None,
+        first: int,
+        timed: bool,
+        left: dict[int, int],
     ) -> None:
         self._desk.begins(chunk)
         try:
-            job, items = pickle.loads(body)
+            items = pickle.loads(body)
             if job is not None:
                 self._job = run, pickle.loads(job)
             assert self._job is not None
