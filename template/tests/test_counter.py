@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from itertools import count
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from counter_jobs import (
@@ -23,6 +23,7 @@ from counter_jobs import (
     subtract,
     tally,
     tally_and_arm,
+    tally_and_break,
     tally_and_kill_always,
     tally_and_note,
     tally_but_die_once,
@@ -30,7 +31,7 @@ from counter_jobs import (
 )
 from faults import assert_red
 from signs import LIMIT, Signs, wait_until
-from under_test import pattern, sharing, work
+from under_test import driver, pattern, sharing, work
 
 Engine = sharing.Engine[State]
 
@@ -219,6 +220,25 @@ def test_an_item_that_adds_no_whole_number_fails_alone(engine: Engine, signs: Si
         sharing.open_engine(state, workers=1).__enter__()
 
 
+def test_a_chunk_that_runs_again_counts_once(engine: Engine, signs: Signs) -> None:
+    """What its worker does next has not begun when it is known that it has to."""
+
+    class Source(list[tuple[Signs, int]]):
+        """It has a length, so it is no slow source, however long an item may take here."""
+
+        def __iter__(self) -> Iterator[tuple[Signs, int]]:
+            for number, item in enumerate(super().__iter__()):
+                if number == 5:
+                    signs.give("there is more")
+                yield item
+
+    before = engine.state.lines.value
+    items = Source((signs, number) for number in range(8))
+    outcomes = list(engine.outcomes(tally_and_break, items, chunk_size=2))
+    assert [one.item[1] for one in outcomes if not one.ok] == [0]
+    assert engine.state.lines.value == before + 8
+
+
 def test_says_which_labels_there_are() -> None:
     state = fresh_state()
     state.kinds.name = "kinds"
@@ -283,9 +303,23 @@ def what_was_shown_stays() -> None:
     sharing.Counter.chunk_begins = chunk_begins  # type: ignore[method-assign]
 
 
+def the_next_chunk_begins_before() -> None:
+    """Have a worker at its next chunk before what it answered is known to stay."""
+
+    def take_results(self: Any, *answer: Any) -> None:
+        self._hand_ahead()
+        at_work = [member for member in self._team.values() if member.chunk]
+        wait_until(lambda: all(member.running_item() != ~0 for member in at_work))
+        original(self, *answer)
+
+    original = driver.Driver._take_results
+    driver.Driver._take_results = take_results  # type: ignore[assignment,method-assign]
+
+
 @pytest.mark.parametrize(
     ("fault", "test", "variant"),
     [
+        (the_next_chunk_begins_before, test_a_chunk_that_runs_again_counts_once, "fork"),
         (a_rerun_counts_again, test_a_worker_killed_in_an_item_counts_it_once, "fork"),
         (
             a_rerun_counts_again,

@@ -262,6 +262,7 @@ class Driver(Engine[S]):
             results, failed = [None], {0: refused}
         for place, delta in deltas.items():
             self._patterns[place].receive_delta(slot, delta)
+        self._hand_ahead()  # not before: till here, all may have to be taken back
         failures = {
             place: JobFailed(run.name, chunk.items[place], *failure)
             for place, failure in failed.items()
@@ -385,7 +386,7 @@ class Driver(Engine[S]):
                     run.ahead = None
 
     def _hand_ahead(self) -> None:
-        """Have somebody who has ended at work again, before what he has done is looked at."""
+        """Have somebody who has ended at work again, before what has come is passed on."""
         run = self._driven
         if run is None or run.ahead is None or any(one.waiting for one in self._runs):
             return

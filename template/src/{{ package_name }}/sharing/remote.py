@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import logging
 import os
 import pickle
@@ -127,12 +128,40 @@ class Site:
     Attributes:
         engine: its name, like no other.
         state: pickled.
+        handles: what the state refers to that only the engine's own pickling can send.
         levels: of loggers.
     """
 
     engine: str
     state: bytes
+    handles: list[Any]
     levels: dict[str, int]
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles a state, and sets the handles in it apart."""
+
+    def __init__(self, file: io.BytesIO, handles: tuple[type, ...]) -> None:
+        super().__init__(file, protocol=5)
+        self._types = handles
+        self.handles: list[Any] = []
+
+    def persistent_id(self, value: Any) -> int | None:
+        if not isinstance(value, self._types):
+            return None
+        self.handles.append(value)
+        return len(self.handles) - 1
+
+
+class _Unpickler(pickle.Unpickler):
+    """Puts a state together again."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(io.BytesIO(site.state))
+        self._handles = site.handles
+
+    def persistent_load(self, number: int) -> Any:
+        return self._handles[number]
 
 
 class _Desks(threading.local):
@@ -163,7 +192,7 @@ def _desk_of(site: Site) -> Desk:
     for name, level in site.levels.items():
         logging.getLogger(name).setLevel(level)
     line = memoryview(array("q", bytes(8 * LINE)))
-    state = pickle.loads(site.state)
+    state = _Unpickler(site).load()
     desk = Desk(state, 1, line, give_back=GIVE_BACK, dumps=cloudpickle.dumps)
     desk.attach()
     _desks.by_engine[site.engine] = desk
@@ -265,6 +294,8 @@ class RemoteEngine(Driver[S]):
 
     # The way of a chunk takes milliseconds, so there are to be few of them: also at first.
     _sizes = Sizes(items=1 << 20, seconds=0.2, least=0.25, growth=64)
+    _handles: ClassVar[tuple[type, ...]] = ()
+    """The types of what only the engine's own pickling can send."""
     _no_timeout: ClassVar[str] = ""
     """Why an item can't be ended here that takes too long; "" where it can."""
 
@@ -308,13 +339,15 @@ class RemoteEngine(Driver[S]):
             pattern.opened()
         self._seats = {number: Seat(number) for number in range(1, host.slots)}
         try:
-            with travelling():
-                state = dumps(self._state)
+            with travelling(), io.BytesIO() as file:
+                pickler = _Pickler(file, self._handles)
+                pickler.dump(self._state)
+                state = file.getvalue()
         except SharingError:
             raise
         except Exception as error:  # any: a class may raise what it likes when it is pickled
             raise unfit_field(self._state, self._patterns, error) from None
-        self._open_seats(Site(self.name, state, levels_of_loggers()))
+        self._open_seats(Site(self.name, state, pickler.handles, levels_of_loggers()))
 
     def _serve(self) -> None:
         """Called when all that asks for a service has done so."""
@@ -356,7 +389,6 @@ class RemoteEngine(Driver[S]):
             assert reply.unreadable is not None
             self._take_unreadable(chunk, reply.unreadable)
             return
-        self._hand_ahead()
         ended, elapsed, deltas, refused, body = reply.answer
         self._take_results(chunk, seat.number, seat.task, body, ended, elapsed, deltas, refused)
 

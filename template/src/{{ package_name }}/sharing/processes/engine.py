@@ -296,7 +296,6 @@ class ProcessEngine(Driver[S]):
         refused: Failure | None,
     ) -> None:
         chunk = self._released(member, number)
-        self._hand_ahead()
         self._take_results(chunk, member.slot, number, body, ended, elapsed, deltas, refused)
 
     def _take_back(self, member: _Worker, number: int, kept: int) -> None:

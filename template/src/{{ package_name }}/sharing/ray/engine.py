@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import ray
+from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..driver import GRACE
@@ -48,6 +49,12 @@ from ..remote import (
 )
 
 S = TypeVar("S")
+
+_HANDLES: tuple[type, ...] = (ray.ObjectRef, ActorHandle)
+with suppress(ImportError):  # those of `ray://`, for which the extra of ray's has to be there
+    from ray.util.client.common import ClientActorHandle, ClientObjectRef
+
+    _HANDLES += (ClientActorHandle, ClientObjectRef)
 
 _START = 60.0
 """Seconds that a worker may take until it is there."""
@@ -91,7 +98,13 @@ class _Services:
         if ray.get_runtime_context().was_current_actor_reconstructed:
             self._hub.keep_only_what_may_forget()
 
+    # Two groups of threads: those who wait for something don't hold up those who give it back.
+    @ray.method(concurrency_group="quick")  # type: ignore[untyped-decorator]
     def call(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
+        return self._hub.call(number, method, args)
+
+    @ray.method(concurrency_group="waiting")  # type: ignore[untyped-decorator]
+    def call_and_wait(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
         return self._hub.call(number, method, args)
 
 
@@ -108,8 +121,7 @@ class _Service:
     def call(self, method: str, *args: Any) -> Any:
         if self.actor is None:
             raise ServiceLost("the actor of the services has not started")
-        group = "waiting" if method in WAITING else "quick"
-        called = self.actor.call.options(concurrency_group=group)
+        called = self.actor.call_and_wait if method in WAITING else self.actor.call
         try:
             return ray.get(called.remote(self._number, method, args))
         except ray.exceptions.RayTaskError as error:
@@ -140,6 +152,8 @@ class _Store:
 
 class RayEngine(RemoteEngine[S]):
     """See `Engine`."""
+
+    _handles = _HANDLES
 
     def __init__(self, state: S, workers: int | None, address: str | None) -> None:
         super().__init__(state, workers or available_cores())
