@@ -184,19 +184,15 @@ def run_variants(full: str) -> tuple[Variant, ...]:
 
 
 def engine_variants(*, all_of_them: bool = False) -> list[Variant]:
-    """List the variants whose other engines run: each with a pattern, and all with all.
+    """List the variants whose other engines run: that of all engines and all patterns.
 
-    With ``all_of_them`` each engine with each pattern and with all, and all engines together.
+    With ``all_of_them`` each engine with each pattern and with all of them, too.
     """
-    names, everything = list(PATTERNS), tuple(PATTERNS)
+    everything = tuple(PATTERNS)
     chosen: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(tuple(ENGINES), everything)]
-    for place, engine in enumerate(ENGINES):
-        if all_of_them:
-            chosen += [
-                ((engine,), patterns) for patterns in [*((name,) for name in names), everything]
-            ]
-        else:
-            chosen.append(((engine,), (names[place % len(names)],)))
+    if all_of_them:
+        sets = [*((name,) for name in PATTERNS), everything]
+        chosen += [((engine,), patterns) for engine in ENGINES for patterns in sets]
     return [
         Variant(patterns, tuple((DEFAULTS | {"engines": engines}).items()))
         for engines, patterns in chosen

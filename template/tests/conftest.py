@@ -46,7 +46,29 @@ def _ctrl_c_is_heard() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.fixture(scope="module", params=["spawn", "forkserver", "fork"])
+METHODS = ("spawn", "forkserver", "fork")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`pytest --start-method fork` takes half the time, and leaves the other two out."""
+    parser.addoption("--start-method", choices=METHODS, help="run with this one alone")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what runs with another start method than the one that was asked for."""
+    chosen = config.getoption("start_method")
+    if chosen is None:
+        return
+
+    def method(item: pytest.Item) -> object:
+        return item.callspec.params.get("start_method") if hasattr(item, "callspec") else None
+
+    out = [item for item in items if method(item) not in {None, chosen}]
+    items[:] = [item for item in items if method(item) in {None, chosen}]
+    config.hook.pytest_deselected(items=out)
+
+
+@pytest.fixture(scope="module", params=METHODS)
 def start_method(request: pytest.FixtureRequest) -> str:
     """Each of them. What is opened for a module is opened once with each."""
     return str(request.param)

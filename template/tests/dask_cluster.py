@@ -20,24 +20,34 @@ DIES_ALONE = True
 """Whether a worker that is killed takes none of the others along."""
 
 
+_DASK = [sys.executable, "-m", "dask"]
+_HERE = ["--host", "127.0.0.1"]
+
+
 @contextlib.contextmanager
-def cluster(workers: int = 2) -> Iterator[str]:
+def cluster(workers: int = 2, threads: int = CORES // 2) -> Iterator[str]:
     """Its address. It is one like any other: all that can be set is as dask has it."""
-    command = [sys.executable, "-m", "dask"]
     with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
         found = Path(folder, "scheduler.json")
-        place = ["--host", "127.0.0.1", "--scheduler-file", str(found)]
-        place += ["--no-dashboard"]
+        command = ["scheduler", "--port", "0", "--scheduler-file", str(found), "--no-dashboard"]
         with contextlib.ExitStack() as stack:
-            stack.enter_context(daemon([*command, "scheduler", "--port", "0", *place]))
-            threads = ["--nthreads", str(CORES // workers), "--local-directory", folder]
-            for _ in range(workers):
-                stack.enter_context(daemon([*command, "worker", *place, *threads]))
+            stack.enter_context(daemon([*_DASK, *command, *_HERE]))
             wait_until(lambda: found.exists() and found.read_text().endswith("}"))
             address: str = json.loads(found.read_text())["address"]
+            for _ in range(workers):
+                stack.enter_context(worker(address, threads))
             with Client(address, timeout=LIMIT, set_as_default=False) as client:
                 client.wait_for_workers(workers, timeout=LIMIT)
             yield address
+
+
+@contextlib.contextmanager
+def worker(address: str, threads: int) -> Iterator[None]:
+    """One more of its workers."""
+    with tempfile.TemporaryDirectory(prefix="t", ignore_cleanup_errors=True) as folder:
+        place = ["--no-dashboard", "--nthreads", str(threads), "--local-directory", folder]
+        with daemon([*_DASK, "worker", address, *_HERE, *place]):
+            yield
 
 
 def helpers() -> set[int]:

@@ -22,20 +22,28 @@ DIES_ALONE = True
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[str]:
-    """Its address."""
+def cluster(*, has_clients: bool = False) -> Iterator[str]:
+    """Its address; with ``has_clients`` that of its server of clients."""
     os.environ["RAY_AUTH_MODE"] = "disabled"  # here too, for those that connect
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
+    port, client_port = _free_port(), _free_port()
     # Of a short name: there are sockets in it.
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
         options = [f"--port={port}", f"--num-cpus={CORES}", f"--temp-dir={folder}"]
         options += ["--include-dashboard=False", "--disable-usage-stats", "--block"]
         options += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
+        if has_clients:
+            options.append(f"--ray-client-server-port={client_port}")
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
         with daemon([*command, *options]) as process:
-            wait_until(lambda: _answers(port) or process.poll() is not None)
-            yield f"127.0.0.1:{port}"
+            wanted = client_port if has_clients else port
+            wait_until(lambda: _answers(wanted) or process.poll() is not None)
+            yield f"{'ray://' if has_clients else ''}127.0.0.1:{wanted}"
+
+
+def _free_port() -> int:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _answers(port: int) -> bool:

@@ -327,8 +327,9 @@ class DaskEngine(RemoteEngine[S]):
         client, self._client = self._client, None
         cluster, self._cluster = self._cluster, None
         if client is not None:
-            with suppress(Exception):  # what is gone already
-                self._take_leave(client)
+            if client.status == "running":  # else it would try to reach the scheduler for long
+                with suppress(Exception):  # what is gone already
+                    self._take_leave(client)
             client.close(timeout=GRACE)
         if cluster is not None:
             cluster.close(timeout=GRACE)
