@@ -34,6 +34,7 @@ nox.options.sessions = [
     "updates",
     "kills",
     "chaos-short",
+    "engines",
     "pairs",
     "variants",
 ]

@@ -156,10 +156,10 @@ CHUNKS = (256, 1_024, 4_096, 16_384)
 BEST = {size: f"Pool.imap, chunks of {size:,}" for size in CHUNKS}
 EXECUTOR, JOBLIB, MPIRE, PEBBLE = "ProcessPoolExecutor", "joblib", "mpire", "pebble"
 IDEAL = "the waiting alone"
-ITEMS = 200_000
+ITEMS = 1_000_000
 NOTE = (
-    "The loop of a worker bounds it: it writes down which item it begins, so that a death costs "
-    "that one alone, and catches what it raises; a Pool has neither"
+    "A worker has one chunk at a time, and writes down which item it begins, so that a death costs "
+    "that one alone; those of a Pool have all chunks in a pipe, and no such book"
 )
 
 
@@ -167,7 +167,7 @@ def comparisons() -> list[Comparison]:
     return [
         Comparison(
             "trivial items",
-            "An item that takes no time, of many",
+            "An item that takes no time, of a million",
             [
                 Entry(OURS, doubled(engine, ITEMS), "ours"),
                 Entry(FOUR, doubled(engine, 4 * ITEMS), "ours"),
@@ -175,7 +175,7 @@ def comparisons() -> list[Comparison]:
                 *(Entry(BEST[n], doubled(partial(pool, chunk=n), ITEMS)) for n in CHUNKS),
                 Entry(EXECUTOR, doubled(executor, 2_000)),
                 Entry(JOBLIB, doubled(joblib, 20_000)),
-                Entry(MPIRE, doubled(mpire, ITEMS // 4)),
+                Entry(MPIRE, doubled(mpire, 50_000)),
                 Entry(PEBBLE, doubled(pebble, 2_000)),
                 Entry("ray, its Pool", doubled(ray, 20_000)),
                 Entry("dask, a bag", doubled(dask, 5_000)),

@@ -26,7 +26,7 @@ from .memory import Words
 _SLICE = 0.2
 """Seconds that a thread waits in C at a time: signals are handled between the slices."""
 
-_TRIES = 30
+_TRIES = 100
 """How often a thread asks again before it waits: most sections are over sooner than a process is
 put to sleep and woken."""
 
