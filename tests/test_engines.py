@@ -25,7 +25,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("variant", variants, ids=ids)
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1000)
 def test_the_same_contract_holds(
     fresh: Render, tmp_path: Path, record_property: Count, variant: Variant
 ) -> None:
@@ -44,7 +44,7 @@ def test_the_same_contract_holds(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=480,
+        timeout=980,
     )
     shutil.rmtree(temporary, ignore_errors=True)
     assert done.returncode == 0, done.stdout
