@@ -34,7 +34,7 @@ nox.options.sessions = [
     "updates",
     "kills",
     "chaos-short",
-    "engines",
+    "engines-short",
     "pairs",
     "variants",
 ]
@@ -188,6 +188,13 @@ def engines(session: nox.Session) -> None:
     """Run projects on real clusters; with `-- --every`, each engine with each pattern."""
     install(session, "test", answers=(ENGINES,))
     pytest(session, "tests/test_engines.py")
+
+
+@nox.session(name="engines-short", allow_parallel=True)
+def engines_short(session: nox.Session) -> None:
+    """Do so with the one that needs no cluster, and all patterns."""
+    install(session, "test", answers=("engines=[joblib]",))
+    pytest(session, "tests/test_engines.py", "--engine=joblib")
 
 
 @nox.session(name="matrix", venv_backend="none")

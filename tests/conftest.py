@@ -68,6 +68,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, snapshot: Path) -> Iterat
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--variant", default="", help="only this set of patterns: counter+locks")
+    parser.addoption("--engine", default="", help="only this engine, with all patterns: joblib")
     parser.addoption("--every", action="store_true", help="each engine with each pattern")
     parser.addoption("--full", default="", help="the Python that runs all sets; this one")
     parser.addoption("--count", type=Path, help="where to write how many variants came through")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Render
-from matrix import Variant, engine_variants, name_of
+from matrix import PATTERNS, Variant, engine_variants, name_of
 from rendering import command, install
 
 Count = Callable[[str, object], None]
@@ -20,7 +20,11 @@ Count = Callable[[str, object], None]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Take the variants that were asked for."""
     if "variant" in metafunc.fixturenames:
-        variants = engine_variants(all_of_them=metafunc.config.getoption("every"))
+        engine, every = (metafunc.config.getoption(name) for name in ("engine", "every"))
+        variants = engine_variants(all_of_them=every or engine)
+        if engine:
+            alone = (engine,), tuple(PATTERNS)
+            variants = [one for one in variants if (one.engines, one.patterns) == alone]
         ids = [f"{name_of(one.engines)}, {name_of(one.patterns)}" for one in variants]
         metafunc.parametrize("variant", variants, ids=ids)
 
