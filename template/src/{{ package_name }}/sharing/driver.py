@@ -67,7 +67,7 @@ class _Critical:
 class Driver(Engine[S]):
     """See `Engine`. A subclass says what is abstract here."""
 
-    _sizes: ClassVar[Sizes] = Sizes(items=1 << 14, seconds=0.02, least=0.05, growth=8)
+    _sizes: ClassVar[Sizes] = Sizes(items=1 << 14, seconds=0.02, least=0.05, growth=4)
 
     def __init__(self, state: S, workers: int) -> None:
         super().__init__(state, workers)
