@@ -211,6 +211,22 @@ def test_leaving_early_waits_for_what_runs_and_hands_out_no_more(
     assert signs.notes("begun") == begun
 
 
+def test_leaving_early_lets_go_of_the_source(any_engine: Engine) -> None:
+    """As whoever reads a file in it expects."""
+    ends = []
+
+    def source() -> Iterator[int]:
+        try:
+            yield from itertools.count()
+        finally:
+            ends.append("closed")
+
+    for result in any_engine.map(square, source(), chunk_size=1):
+        assert result == 0
+        break
+    assert ends == ["closed"]
+
+
 def test_a_map_that_nobody_reads_does_nothing(any_engine: Engine, signs: Signs) -> None:
     any_engine.map(note_both_ends, [Item(signs, 0)])
     assert list(any_engine.map(square, range(9))) == [n * n for n in range(9)]

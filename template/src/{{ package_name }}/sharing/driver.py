@@ -482,6 +482,7 @@ class Driver(Engine[S]):
                 self._hand_out(None)
                 self._pump(TICK)
             self._runs.remove(run)
+            self._driven = None  # or its source would stay open till another map is read
 
     @property
     def _can_pump(self) -> bool:
