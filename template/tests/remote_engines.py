@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 import leftovers
 import pytest
 import remote_jobs
+from command_line import report
 from under_test import chosen, sharing
 
 S = TypeVar("S")
@@ -57,6 +59,24 @@ def opened(
         list(found.map(remote_jobs.nothing, range(workers), chunk_size=1))
         leftovers.apart.update(module_of(name).helpers())
         yield found
+
+
+def jobs_give_the_same_files(engine: str, address: str | None, folder: Path) -> None:
+    """Run the jobs that come with the project here and there, and compare what they write."""
+    words = ["--engine", engine, *(["--address", address] if address else [])]
+    report("demo", "--folder", folder / "expected", "--workers", 2)
+    report("demo", "--folder", folder / "found", "--workers", 2, *words)
+    leftovers.apart.update(module_of(engine).helpers())
+    expected, found = (files_in(folder / name) for name in ("expected", "found"))
+    assert len(expected) == len(found) > 0
+    for one, other in zip(sorted(expected), sorted(found), strict=True):
+        assert one.name == other.name
+        assert one.read_bytes() == other.read_bytes(), one
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All of them, at any depth."""
+    return [path for path in folder.rglob("*") if not path.is_dir()]
 
 
 def name_of(engine: sharing.Engine[Any]) -> str:

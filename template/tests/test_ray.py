@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import ray
-from command_line import report
 from engine_jobs import square
 from probe import Bare, Probe
 from ray_cluster import cluster
+from remote_engines import jobs_give_the_same_files
 from under_test import sharing
 
 
@@ -39,12 +39,5 @@ def test_a_ray_that_is_there_already_is_used_and_left(own_ray: None) -> None:
 @pytest.mark.timeout(180)
 def test_the_jobs_run_where_only_a_client_gets(tmp_path: Path) -> None:
     """By `ray://`, where nothing of ray's runs in this process."""
-    expected, found = tmp_path / "expected", tmp_path / "found"
-    report("demo", "--folder", expected, "--workers", 2)
     with cluster(has_clients=True) as address:
-        options = ("--workers", 2, "--engine", "ray", "--address", address)
-        report("demo", "--folder", found, *options)
-    names = [path.relative_to(expected) for path in expected.rglob("*") if path.is_file()]
-    assert names
-    for name in names:
-        assert (found / name).read_bytes() == (expected / name).read_bytes(), name
+        jobs_give_the_same_files("ray", address, tmp_path)

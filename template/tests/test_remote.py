@@ -15,7 +15,6 @@ from typing import Any
 import leftovers
 import pytest
 import remote_jobs as jobs
-from command_line import report
 from engine_jobs import (
     Broken,
     BrokenState,
@@ -36,6 +35,8 @@ from probe import Bare, Probe
 from remote_engines import (
     REMOTE,
     environment,
+    files_in,
+    jobs_give_the_same_files,
     module_of,
     name_of,
     opened,
@@ -273,10 +274,6 @@ def segments(script: Script) -> list[Path]:
     return [path for path in found if pids & set(re.split(r"[-_.]", path.name))]
 
 
-def files_in(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if not path.is_dir()]
-
-
 @pytest.mark.parametrize("engine_name", REMOTE)
 def test_an_exception_ends_what_was_started_here(engine_name: str, signs: Signs) -> None:
     """And the jobs of a script, which no worker can import, run."""
@@ -345,12 +342,4 @@ def test_the_jobs_give_the_same_files(
     request: pytest.FixtureRequest, engine_name: str, tmp_path: Path
 ) -> None:
     address = ready_to_serve(request.config, engine_name)
-    words = ["--engine", engine_name, *(["--address", address] if address else [])]
-    report("demo", "--folder", tmp_path / "expected", "--workers", 2)
-    report("demo", "--folder", tmp_path / "found", "--workers", 2, *words)
-    leftovers.apart.update(module_of(engine_name).helpers())
-    expected, found = (files_in(tmp_path / name) for name in ("expected", "found"))
-    assert len(expected) == len(found) > 0
-    for one, other in zip(sorted(expected), sorted(found), strict=True):
-        assert one.name == other.name
-        assert one.read_bytes() == other.read_bytes(), one
+    jobs_give_the_same_files(engine_name, address, tmp_path)

@@ -267,7 +267,7 @@ class ProcessEngine(Driver[S]):
         elif kind == "unreadable":
             number, failure = head
             chunk = self._released(member, number)
-            member.job = 0  # it came with the items
+            member.job = 0  # it may not have come as far as that
             self._take_unreadable(chunk, failure)
         elif kind == "ready":
             member.ready = True
