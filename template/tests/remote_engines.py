@@ -92,13 +92,17 @@ def environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def daemon(command: Sequence[str], **env: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A process of a cluster, ended with all that it has started."""
+def daemon(
+    command: Sequence[str | Path], *, talks: bool = False, **env: str
+) -> Iterator["subprocess.Popen[str]"]:
+    """A process of a cluster, ended with all that it has started; one that ``talks`` has pipes."""
+    pipe = subprocess.PIPE if talks else subprocess.DEVNULL
     with subprocess.Popen(
         command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdin=pipe,
+        stdout=pipe,
         stderr=subprocess.DEVNULL,
+        text=True,
         env=environment() | env,
         start_new_session=True,
     ) as process:

@@ -24,9 +24,10 @@ def test_each_engine_is_measured_on_a_workload(
     # Each pattern starts each engine anew. The last has most to do elsewhere.
     monkeypatch.setattr(command, "PATTERNS", chosen.PATTERNS[-1:])
     path = tmp_path / "run.json"
+    modules = [module_of(engine) for engine in REMOTE]
     ran = run("bench", *TINY, *SHAPE, "--start-method", "fork", "--json", path)
-    for engine in REMOTE:
-        leftovers.apart.update(module_of(engine).helpers())
+    for module in modules:
+        leftovers.apart.update(module.helpers())
     assert (ran.code, ran.err) == (0, "")
     for group in record.read(path).groups:
         names = [one.name.partition(",")[0] for one in group.timings if one.role == "ours"]

@@ -42,6 +42,8 @@ S = TypeVar("S")
 GIVE_BACK = 1.0
 """Seconds after which a worker gives back the items of its chunk that it has not begun."""
 
+ALONE = 60.0
+"""Seconds after which one gives up who has no worker any more."""
 
 THREADS = 256
 """How many calls of each kind the host of services that has threads for both has under way."""
@@ -304,6 +306,7 @@ class RemoteEngine(Driver[S]):
         self.name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._seats: dict[int, Seat] = {}
         self._news: dict[int, tuple[Run[Any], dict[int, Any]]] = {}
+        self._alone_since: float | None = None
 
     # What an engine says
 
@@ -322,6 +325,22 @@ class RemoteEngine(Driver[S]):
     @abstractmethod
     def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
         """What has come back, after that many seconds at most."""
+
+    def _look_whether_anybody_is_there(self, there: bool) -> None:
+        """Raise if no worker has been for long: called now and then by engines that wait for one.
+
+        Raises:
+            SharingError: nobody has come.
+        """
+        if there:
+            self._alone_since = None
+        elif self._alone_since is None:
+            self._alone_since = time.monotonic()
+        elif time.monotonic() - self._alone_since > ALONE:
+            raise SharingError(
+                f"all workers of the cluster are gone, and none has come for {ALONE:g} s: see what "
+                "has become of it, and run all of it again"
+            )
 
     def _end(self, seat: Seat) -> None:
         """End the worker of a seat whose item takes too long."""

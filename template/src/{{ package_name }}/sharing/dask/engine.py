@@ -18,7 +18,6 @@ import os
 import queue
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
@@ -41,7 +40,7 @@ from .hosted import Desks, Service, Services, call, key_of, name_of, work_on
 S = TypeVar("S")
 
 _START = 60.0
-"""Seconds that a cluster may take until a worker is there, at first and when all are gone."""
+"""Seconds that a cluster may take until a worker is there."""
 
 _LARGE = 1 << 18
 """Bytes of a task above which it goes to its worker directly, and not through the scheduler."""
@@ -137,7 +136,6 @@ class DaskEngine(RemoteEngine[S]):
         self._where: dict[int, str] = {}
         self._futures: dict[int, Any] = {}
         self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._alone_since: float | None = None
 
     def _connect(self) -> Host:
         try:
@@ -264,7 +262,7 @@ class DaskEngine(RemoteEngine[S]):
                 event = self._came.get(wait, timeout or None)
             except queue.Empty:
                 self._see_whether_it_answers()
-                self._look_whether_anybody_is_there()
+                self._look_whether_anybody_is_there(bool(self._threads))
                 return came
             wait = False
             if isinstance(event, dict):
@@ -305,18 +303,11 @@ class DaskEngine(RemoteEngine[S]):
     def _see_whether_it_answers(self) -> None:
         """Raise if the scheduler is gone: nothing would ever come any more."""
         if self._client.status != "running":
+            self._dead = True  # don't wait for anybody when it closes
             raise StateLost(
                 f"the dask scheduler at {self._where_it_is} is gone, and with it what the workers "
                 "shared: run all of it again"
             )
-
-    def _look_whether_anybody_is_there(self) -> None:
-        if self._threads:
-            self._alone_since = None
-        elif self._alone_since is None:
-            self._alone_since = time.monotonic()
-        elif time.monotonic() - self._alone_since > _START:
-            raise SharingError(f"the dask cluster has had no worker for {_START:g} s")
 
     def _end_workers(self, *, politely: bool) -> None:
         for future in self._futures.values():

@@ -4,7 +4,8 @@ How a chunk gets to a worker and back (`remote` has the rest of the way):
 
     idle seat ─▶ its actor, one call at a time ─▶ object ref ─▶ ray.wait
                    │
-                   └── gone: the chunk of that seat was on it, and another actor takes the seat
+                   └── gone: the chunk of that seat was on it; another actor takes the seat as
+                       soon as the cluster has room for one
 
 Services are one more actor, on the node of the driver, that takes no core. There, calls that wait
 for a lease have threads of their own, so that none of those that give one back stands behind
@@ -14,12 +15,13 @@ them. Arrays are in the object store, which the workers of a node read without c
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,7 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..driver import GRACE
 from ..engine import Engine, available_cores
-from ..errors import ServiceLost, SharingError, StartFailed
+from ..errors import ServiceLost, SharingError, StartFailed, StateLost
 from ..pattern import Host
 from ..processes import lifeline
 from ..processes.service import Hub, Recipe
@@ -57,7 +59,16 @@ with suppress(ImportError):  # those of `ray://`, for which the extra of ray's h
     _HANDLES += (ClientActorHandle, ClientObjectRef)
 
 _START = 60.0
-"""Seconds that a worker may take until it is there."""
+"""Seconds that a worker may take until it is there, at first and when all are gone."""
+
+_STARTS = 3
+"""How many workers may fail, one after the other, before they are ready."""
+
+_LOST = (
+    ray.exceptions.RayActorError,  # the actor is gone, or out of reach
+    ray.exceptions.ObjectLostError,  # it had ended, and what it returned is gone with its node
+    ray.exceptions.NodeDiedError,
+)
 
 
 def open_engine(
@@ -121,6 +132,8 @@ class _Service:
     def call(self, method: str, *args: Any) -> Any:
         if self.actor is None:
             raise ServiceLost("the actor of the services has not started")
+        if not ray.is_initialized():  # it would look for another cluster by itself, without end
+            raise ServiceLost("ray is gone")
         called = self.actor.call_and_wait if method in WAITING else self.actor.call
         try:
             return ray.get(called.remote(self._number, method, args))
@@ -128,6 +141,8 @@ class _Service:
             raise error.cause from None
         except ray.exceptions.RayActorError as error:
             raise ServiceLost(f"the actor of the services is gone: {_line(error)}") from None
+        except ConnectionError as error:
+            raise ServiceLost(f"ray is out of reach: {_line(error)}") from None
 
 
 @dataclass(frozen=True)
@@ -166,6 +181,8 @@ class RayEngine(RemoteEngine[S]):
         self._hub: Any = None
         self._actors: dict[int, Any] = {}
         self._pending: dict[Any, Seat] = {}
+        self._coming: dict[Any, Seat] = {}
+        self._failed_starts = 0
 
     def _connect(self) -> Host:
         if not ray.is_initialized():
@@ -184,9 +201,10 @@ class RayEngine(RemoteEngine[S]):
         # What jobs import is found as it is here; a cluster of others has it installed.
         paths = os.pathsep.join(path for path in sys.path if path)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        here: AbstractContextManager[None] = nullcontext()
         if self._address is None:
-            # Ray wants a token for clusters; one that only this machine reaches needs none.
-            os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+            _have_a_token()
+            here = _only_here()
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             options |= {
                 "num_cpus": self._workers,
@@ -194,9 +212,9 @@ class RayEngine(RemoteEngine[S]):
                 "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
             }
         try:
-            with _as_it_was():
-                # Without one it would join a cluster that it finds on this machine.
-                session = ray.init(self._address or "local", **options)
+            with _as_it_was(), here:
+                # Without an address it would join a cluster that it finds on this machine.
+                session = _init(self._address or "local", options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = self._address or "this machine"
             raise StartFailed(f"no ray cluster on {where}: {_line(error)}") from None
@@ -241,31 +259,73 @@ class RayEngine(RemoteEngine[S]):
     def _start_actor(self, seat: Seat) -> None:
         self._actors[seat.number] = ray.remote(_Desk).options(num_cpus=1).remote(self._site)
 
+    def _replace_actor(self, seat: Seat) -> None:
+        """Have another take its seat, when there is room: nothing is sent there before."""
+        # One that is only out of reach would keep its core, and a chunk that is run again.
+        ray.kill(self._actors[seat.number])
+        self._start_actor(seat)
+        self._coming[self._actors[seat.number].ready.remote()] = seat
+
+    def _is_free(self, seat: Seat) -> bool:
+        return seat not in self._coming.values()
+
     def _send(self, seat: Seat, task: Task) -> None:
-        self._pending[self._actors[seat.number].work.remote(task)] = seat
+        with self._reaching_it():
+            self._pending[self._actors[seat.number].work.remote(task)] = seat
 
     def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
-        if not self._pending:
+        refs = [*self._pending, *self._coming]
+        if not refs:
             return []
-        pending = list(self._pending)
-        done, _ = ray.wait(pending, num_returns=1, timeout=timeout)
-        if done and len(pending) > 1:  # what else is there
-            done, _ = ray.wait(pending, num_returns=len(pending), timeout=0)
-        return [(self._pending[ref], self._outcome(ref)) for ref in done if ref in self._pending]
+        with self._reaching_it():
+            done, _ = ray.wait(refs, num_returns=1, timeout=timeout)
+            if done and len(refs) > 1:  # what else is there
+                done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+            for ref in done:
+                if ref in self._coming:
+                    self._has_come(ref)
+            self._look_whether_anybody_is_there(len(self._coming) < self._workers)
+            pending = [(ref, self._pending[ref]) for ref in done if ref in self._pending]
+            return [(seat, self._outcome(ref)) for ref, seat in pending]
+
+    @contextmanager
+    def _reaching_it(self) -> Iterator[None]:
+        """Raise if the cluster is gone: ray would look for another one by itself, without end."""
+        try:
+            if not ray.is_initialized():
+                raise ConnectionError("it has been left")
+            yield
+        except ConnectionError as error:
+            self._dead = True  # don't wait for anybody when it closes
+            raise StateLost(
+                f"the ray cluster at {self._address or 'this machine'} is gone ({_line(error)}), "
+                "and with it what the workers shared: run all of it again"
+            ) from None
+
+    def _has_come(self, ref: Any) -> None:
+        seat = self._coming.pop(ref)
+        try:
+            ray.get(ref)
+        except ray.exceptions.RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS:
+                raise StartFailed(f"a worker did not start: {_line(error)}") from None
+            self._replace_actor(seat)
+        else:
+            self._failed_starts = 0
 
     def _outcome(self, ref: Any) -> Reply | Gone:
         seat = self._pending.pop(ref)
         try:
             reply: Reply = ray.get(ref)
-        except ray.exceptions.RayActorError as error:
-            self._start_actor(seat)
+        except _LOST as error:
+            self._replace_actor(seat)
             return Gone(f"on its node ({_line(error)})")
         return reply
 
     def _end(self, seat: Seat) -> None:
-        ray.kill(self._actors[seat.number])
         self._pending = {ref: one for ref, one in self._pending.items() if one is not seat}
-        self._start_actor(seat)
+        self._replace_actor(seat)
 
     def _end_workers(self, *, politely: bool) -> None:
         if not ray.is_initialized():
@@ -284,6 +344,7 @@ class RayEngine(RemoteEngine[S]):
             ray.kill(actor)
         self._actors.clear()
         self._pending.clear()
+        self._coming.clear()
 
     def _close_host(self) -> None:
         if self._hub is not None and ray.is_initialized():
@@ -304,6 +365,46 @@ class RayEngine(RemoteEngine[S]):
     def _forsaken(self) -> None:
         self._end_workers(politely=False)
         self._close_host()
+
+
+def _init(address: str, options: dict[str, Any]) -> Any:
+    """Connect, or start a cluster.
+
+    A server of `ray://` forks for each client, while threads of its own are at work: now and then
+    that fails, and the next time it doesn't.
+    """
+    for left in reversed(range(_STARTS)):
+        try:
+            return ray.init(address, **options)
+        except ConnectionError as error:
+            if not left or "Initialization failure" not in str(error):
+                raise
+    raise AssertionError
+
+
+def _have_a_token() -> None:
+    """Give ray one for a cluster of its own, whose ports others on this machine reach.
+
+    It would make one by itself, and keep it in the home directory.
+    """
+    settings = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+    is_kept = False
+    with suppress(RuntimeError):  # there is no home directory
+        is_kept = Path("~/.ray/auth_token").expanduser().exists()
+    if not is_kept and not any(name in os.environ for name in settings):
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+
+
+@contextmanager
+def _only_here() -> Iterator[None]:
+    """Have ray listen on the loopback device alone, as it does where it knows no clusters."""
+    constants: Any = sys.modules["ray._private.ray_constants"]
+    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
 
 
 @contextmanager
