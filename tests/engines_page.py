@@ -65,8 +65,8 @@ ROWS: list[Row] = [
         {
             "processes": "there is none",
             "dask": "the run, which ends with `StateLost`",
-            "ray": "the run: with `StateLost` by `ray://`, after the half minute in which its client "
-            "tries again; ray ends a process on a node of the cluster itself, with code 1",
+            "ray": "the run: with `StateLost` by `ray://`, after the half minute in which its "
+            "client tries again; ray ends a process on a node of the cluster itself, with code 1",
             "joblib": "there is none",
         },
         [
@@ -187,8 +187,8 @@ ROWS: list[Row] = [
         "Who gets into a cluster that a run starts itself?",
         {
             "processes": "there is none",
-            "dask": "whoever has an account on this machine: it is a `LocalCluster`, on the loopback "
-            "device, without a password",
+            "dask": "whoever has an account on this machine: it is a `LocalCluster`, on the "
+            "loopback device, without a password",
             "ray": "who has its token, on this machine",
             "joblib": "there is none",
         },
