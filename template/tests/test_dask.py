@@ -41,6 +41,25 @@ def test_a_scheduler_that_is_gone_is_no_fresh_zero(address: str, signs: Signs) -
     assert time.monotonic() - begun < LIMIT / 3
 
 
+def test_a_cluster_whose_workers_are_gone_is_given_up(
+    address: str, signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When none has come for long."""
+    monkeypatch.setattr(sys.modules[f"{sharing.__name__}.remote"], "ALONE", 0.5)
+    with Client(address, timeout=LIMIT, set_as_default=False) as client:
+        # First the nanny, which would start another.
+        pids = [pid for ask in (os.getppid, os.getpid) for pid in client.run(ask).values()]
+    with (
+        pytest.raises(sharing.SharingError, match=r"all workers of the cluster are gone"),
+        sharing.open_engine(Bare(Probe()), engine="dask", workers=2, address=address) as engine,
+    ):
+        values = engine.map(jobs.load, [Task(signs, n) for n in range(3)], chunk_size=1)
+        assert len(next(values)) == 1 << 20
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        list(values)
+
+
 def test_a_worker_that_joins_gets_work(address: str, signs: Signs) -> None:
     """What it must know of the engine, it is told."""
     with (
