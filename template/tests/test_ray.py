@@ -53,6 +53,19 @@ def test_the_jobs_run_where_only_a_client_gets(tmp_path: Path) -> None:
         jobs_give_the_same_files("ray", address, tmp_path)
 
 
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_nobody_at_an_address_is_one_line(scheme: str) -> None:
+    """At once: ray itself would try for minutes."""
+    address = f"{scheme}127.0.0.1:9"
+    begun = time.monotonic()
+    with (
+        pytest.raises(sharing.StartFailed, match=f"no ray cluster at {address}: .*refused"),
+        sharing.open_engine(Bare(Probe()), engine="ray", address=address),
+    ):
+        pass
+    assert time.monotonic() - begun < LIMIT / 3
+
+
 OWN = f"""
 import dataclasses, ray
 from {sharing.__name__} import open_engine

@@ -18,13 +18,15 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import ray
 from ray.actor import ActorHandle
@@ -60,6 +62,9 @@ with suppress(ImportError):  # those of `ray://`, for which the extra of ray's h
 
 _START = 60.0
 """Seconds that a worker may take until it is there, at first and when all are gone."""
+
+_ANSWER = 10.0
+"""Seconds that a host may take to answer."""
 
 _STARTS = 3
 """How many workers may fail, one after the other, before they are ready."""
@@ -201,10 +206,12 @@ class RayEngine(RemoteEngine[S]):
         # What jobs import is found as it is here; a cluster of others has it installed.
         paths = os.pathsep.join(path for path in sys.path if path)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        here: AbstractContextManager[None] = nullcontext()
+        # One try takes half a minute, and what does not answer then is no cluster of ray's.
+        constants: dict[str, Any] = {"NUM_REDIS_GET_RETRIES": 1}
         if self._address is None:
             _have_a_token()
-            here = _only_here()
+            # As where it knows no clusters: it listens on the loopback device alone.
+            constants = {"ENABLE_RAY_CLUSTER": False}
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             options |= {
                 "num_cpus": self._workers,
@@ -212,12 +219,13 @@ class RayEngine(RemoteEngine[S]):
                 "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
             }
         try:
-            with _as_it_was(), here:
+            _knock_at(self._address)
+            with _as_it_was(), _constants(constants):
                 # Without an address it would join a cluster that it finds on this machine.
                 session = _init(self._address or "local", options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             where = self._address or "this machine"
-            raise StartFailed(f"no ray cluster on {where}: {_line(error)}") from None
+            raise StartFailed(f"no ray cluster at {where}: {_line(error)}") from None
         if self._address is None:
             self._folder = session.address_info["session_dir"]
 
@@ -395,16 +403,29 @@ def _have_a_token() -> None:
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
+def _knock_at(address: str | None) -> None:
+    """See at once whether anybody is there, if it names a host and a port.
+
+    Raises:
+        OSError: nobody is.
+        ValueError: it is no address.
+    """
+    if address is not None:
+        place = urlsplit(address if "//" in address else f"//{address}")
+        if place.hostname and place.port:
+            socket.create_connection((place.hostname, place.port), timeout=_ANSWER).close()
+
+
 @contextmanager
-def _only_here() -> Iterator[None]:
-    """Have ray listen on the loopback device alone, as it does where it knows no clusters."""
-    constants: Any = sys.modules["ray._private.ray_constants"]
-    before = getattr(constants, "ENABLE_RAY_CLUSTER", None)
-    constants.ENABLE_RAY_CLUSTER = False
+def _constants(values: dict[str, Any]) -> Iterator[None]:
+    """Have ray take these for what it reads from the environment when it is imported."""
+    module: Any = sys.modules["ray._private.ray_constants"]
+    before = {name: getattr(module, name, None) for name in values}
+    vars(module).update(values)
     try:
         yield
     finally:
-        constants.ENABLE_RAY_CLUSTER = before
+        vars(module).update(before)
 
 
 @contextmanager
