@@ -44,6 +44,8 @@ def cluster(*, has_clients: bool = False) -> Iterator[str]:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
         with daemon([*command, *options]) as process:
             wanted = client_port if has_clients else port
+            started = Path(folder, "ray_current_cluster")  # is written in the end
+            wait_until(lambda: started.exists() or process.poll() is not None)
             wait_until(lambda: _answers(wanted) or process.poll() is not None)
             yield f"{'ray://' if has_clients else ''}127.0.0.1:{wanted}"
 

@@ -22,8 +22,8 @@ S = TypeVar("S")
 
 REMOTE = [name for name in chosen.ENGINES if name != "processes"]
 
-CORES = 4
-"""As many workers as a cluster has room for."""
+CORES = 6
+"""As many workers as a cluster has room for: those of two engines."""
 
 SOON = 12.0
 """Seconds within which one goes on who waits for what a dead one had: less than a lease lasts."""

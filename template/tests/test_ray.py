@@ -16,7 +16,7 @@ import remote_jobs as jobs
 from engine_jobs import square
 from probe import Bare, Probe
 from ray_cluster import Nodes, cluster, nodes
-from remote_engines import daemon, environment, jobs_give_the_same_files
+from remote_engines import CORES, daemon, environment, jobs_give_the_same_files
 from remote_jobs import Task
 from signs import LIMIT, Signs, wait_until
 from under_test import sharing
@@ -40,7 +40,7 @@ def test_a_ray_that_is_there_already_is_used_and_left(own_ray: None) -> None:
         assert ray.is_initialized()
     assert ray.get(ray.put(3)) == 3
     with (
-        pytest.raises(sharing.SharingError, match="99 workers don't fit into a ray cluster of 4"),
+        pytest.raises(sharing.SharingError, match=f"99 workers don't fit into a ray cluster of {CORES}"),
         sharing.open_engine(Bare(Probe()), engine="ray", workers=99),
     ):
         pass

@@ -206,8 +206,9 @@ class RayEngine(RemoteEngine[S]):
         # What jobs import is found as it is here; a cluster of others has it installed.
         paths = os.pathsep.join(path for path in sys.path if path)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        # One try takes half a minute, and what does not answer then is no cluster of ray's.
-        constants: dict[str, Any] = {"NUM_REDIS_GET_RETRIES": 1}
+        # A cluster that comes up takes some of its tries, a second each; where none is, each of
+        # them takes half a minute.
+        constants: dict[str, Any] = {"NUM_REDIS_GET_RETRIES": 5}
         if self._address is None:
             _have_a_token()
             # As where it knows no clusters: it listens on the loopback device alone.
