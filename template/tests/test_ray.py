@@ -39,8 +39,9 @@ def test_a_ray_that_is_there_already_is_used_and_left(own_ray: None) -> None:
             assert list(engine.map(square, range(100))) == [n * n for n in range(100)]
         assert ray.is_initialized()
     assert ray.get(ray.put(3)) == 3
+    refusal = f"99 workers don't fit into a ray cluster of {CORES}"
     with (
-        pytest.raises(sharing.SharingError, match=f"99 workers don't fit into a ray cluster of {CORES}"),
+        pytest.raises(sharing.SharingError, match=refusal),
         sharing.open_engine(Bare(Probe()), engine="ray", workers=99),
     ):
         pass
