@@ -40,13 +40,14 @@ def cluster(*, has_clients: bool = False) -> Iterator[str]:
         options = [f"--port={port}", f"--num-cpus={CORES}", f"--temp-dir={folder}"]
         options += ["--include-dashboard=False", "--disable-usage-stats", "--block"]
         options += ["--node-ip-address=127.0.0.1", "--object-store-memory=100000000"]
-        options.append(f"--ray-client-server-port={client_port}")
+        options += [f"--ray-client-server-port={client_port}"]
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head"]
         with daemon([*command, *options]) as process:
             wanted = client_port if has_clients else port
             started = Path(folder, "ray_current_cluster")  # is written in the end
-            wait_until(lambda: started.exists() or process.poll() is not None)
-            wait_until(lambda: _answers(wanted) or process.poll() is not None)
+            wait_until(
+                lambda: (started.exists() and _answers(wanted)) or process.poll() is not None
+            )
             yield f"{'ray://' if has_clients else ''}127.0.0.1:{wanted}"
 
 

@@ -31,7 +31,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import cloudpickle
 
 from .driver import TICK, Driver, levels_of_loggers, log_here, unfit_field
-from .errors import ItemTimeout, SharingError, StartFailed
+from .errors import ItemTimeout, SharingError, StartFailed, StateLost
 from .pattern import Host, Mutex, Service, Store, travelling
 from .processes.service import Recipe
 from .runs import Chunk, Run, Sizes
@@ -298,6 +298,8 @@ class RemoteEngine(Driver[S]):
     _sizes = Sizes(items=1 << 20, seconds=0.2, least=0.25, growth=64)
     _handles: ClassVar[tuple[type, ...]] = ()
     """The types of what only the engine's own pickling can send."""
+    _address: str | None = None
+    """Of a cluster that runs already."""
     _no_timeout: ClassVar[str] = ""
     """Why an item can't be ended here that takes too long; "" where it can."""
 
@@ -325,6 +327,15 @@ class RemoteEngine(Driver[S]):
     @abstractmethod
     def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
         """What has come back, after that many seconds at most."""
+
+    @property
+    def _where_it_is(self) -> str:
+        return self._address or "this machine"
+
+    def _give_up(self, what: str) -> StateLost:
+        """Wait for nobody when it closes, since the cluster is gone: what to raise then."""
+        self._dead = True
+        return StateLost(f"{what}, and with it what the workers shared: run all of it again")
 
     def _look_whether_anybody_is_there(self, there: bool) -> None:
         """Raise if no worker has been for long: called now and then by engines that wait for one.

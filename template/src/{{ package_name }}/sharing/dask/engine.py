@@ -30,7 +30,7 @@ from distributed import Client, LocalCluster, get_client
 from .. import owners
 from ..driver import GRACE
 from ..engine import Engine, available_cores
-from ..errors import SharingError, StartFailed, StateLost
+from ..errors import SharingError, StartFailed
 from ..pattern import Host, Published
 from ..processes.service import Recipe
 from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task
@@ -157,10 +157,6 @@ class DaskEngine(RemoteEngine[S]):
             )
         self._store = _Store(self._client)
         return RemoteHost(self._workers, self._add_service, self._store)
-
-    @property
-    def _where_it_is(self) -> str:
-        return self._address or "this machine"
 
     def _start_cluster(self) -> Any:
         self._folder = tempfile.mkdtemp(prefix=f"{owners.PREFIX}{owners.me()}-")
@@ -303,11 +299,7 @@ class DaskEngine(RemoteEngine[S]):
     def _see_whether_it_answers(self) -> None:
         """Raise if the scheduler is gone: nothing would ever come any more."""
         if self._client.status != "running":
-            self._dead = True  # don't wait for anybody when it closes
-            raise StateLost(
-                f"the dask scheduler at {self._where_it_is} is gone, and with it what the workers "
-                "shared: run all of it again"
-            )
+            raise self._give_up(f"the dask scheduler at {self._where_it_is} is gone")
 
     def _end_workers(self, *, politely: bool) -> None:
         for future in self._futures.values():

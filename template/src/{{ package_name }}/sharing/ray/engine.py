@@ -34,7 +34,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..driver import GRACE
 from ..engine import Engine, available_cores
-from ..errors import ServiceLost, SharingError, StartFailed, StateLost
+from ..errors import ServiceLost, SharingError, StartFailed
 from ..pattern import Host
 from ..processes import lifeline
 from ..processes.service import Hub, Recipe
@@ -61,10 +61,13 @@ with suppress(ImportError):  # those of `ray://`, for which the extra of ray's h
     _HANDLES += (ClientActorHandle, ClientObjectRef)
 
 _START = 60.0
-"""Seconds that a worker may take until it is there, at first and when all are gone."""
+"""Seconds that a worker may take until it is there, when the engine opens."""
 
 _ANSWER = 10.0
 """Seconds that a host may take to answer."""
+
+_CONNECTS = 3
+"""How often a server of `ray://` may be asked that fails."""
 
 _STARTS = 3
 """How many workers may fail, one after the other, before they are ready."""
@@ -137,10 +140,9 @@ class _Service:
     def call(self, method: str, *args: Any) -> Any:
         if self.actor is None:
             raise ServiceLost("the actor of the services has not started")
-        if not ray.is_initialized():  # it would look for another cluster by itself, without end
-            raise ServiceLost("ray is gone")
-        called = self.actor.call_and_wait if method in WAITING else self.actor.call
         try:
+            _see_that_it_is_there()
+            called = self.actor.call_and_wait if method in WAITING else self.actor.call
             return ray.get(called.remote(self._number, method, args))
         except ray.exceptions.RayTaskError as error:
             raise error.cause from None
@@ -206,9 +208,7 @@ class RayEngine(RemoteEngine[S]):
         # What jobs import is found as it is here; a cluster of others has it installed.
         paths = os.pathsep.join(path for path in sys.path if path)
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        # A cluster that comes up takes some of its tries, a second each; where none is, each of
-        # them takes half a minute.
-        constants: dict[str, Any] = {"NUM_REDIS_GET_RETRIES": 5}
+        constants: dict[str, Any]
         if self._address is None:
             _have_a_token()
             # As where it knows no clusters: it listens on the loopback device alone.
@@ -219,14 +219,17 @@ class RayEngine(RemoteEngine[S]):
                 "include_dashboard": False,
                 "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
             }
+        else:
+            # A cluster that comes up takes some of its tries, a second each; where none is, each of
+            # them takes half a minute.
+            constants = {"NUM_REDIS_GET_RETRIES": 5}
         try:
             _knock_at(self._address)
             with _as_it_was(), _constants(constants):
                 # Without an address it would join a cluster that it finds on this machine.
                 session = _init(self._address or "local", options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            where = self._address or "this machine"
-            raise StartFailed(f"no ray cluster at {where}: {_line(error)}") from None
+            raise StartFailed(f"no ray cluster at {self._where_it_is}: {_line(error)}") from None
         if self._address is None:
             self._folder = session.address_info["session_dir"]
 
@@ -299,17 +302,13 @@ class RayEngine(RemoteEngine[S]):
 
     @contextmanager
     def _reaching_it(self) -> Iterator[None]:
-        """Raise if the cluster is gone: ray would look for another one by itself, without end."""
+        """Raise if the cluster is gone."""
         try:
-            if not ray.is_initialized():
-                raise ConnectionError("it has been left")
+            _see_that_it_is_there()
             yield
         except ConnectionError as error:
-            self._dead = True  # don't wait for anybody when it closes
-            raise StateLost(
-                f"the ray cluster at {self._address or 'this machine'} is gone ({_line(error)}), "
-                "and with it what the workers shared: run all of it again"
-            ) from None
+            what = f"the ray cluster at {self._where_it_is} is gone ({_line(error)})"
+            raise self._give_up(what) from None
 
     def _has_come(self, ref: Any) -> None:
         seat = self._coming.pop(ref)
@@ -382,13 +381,23 @@ def _init(address: str, options: dict[str, Any]) -> Any:
     A server of `ray://` forks for each client, while threads of its own are at work: now and then
     that fails, and the next time it doesn't.
     """
-    for left in reversed(range(_STARTS)):
+    for _ in range(_CONNECTS - 1):
         try:
             return ray.init(address, **options)
         except ConnectionError as error:
-            if not left or "Initialization failure" not in str(error):
+            if "Initialization failure" not in str(error):
                 raise
-    raise AssertionError
+    return ray.init(address, **options)
+
+
+def _see_that_it_is_there() -> None:
+    """To be asked before any call: after a loss, that would look for another cluster without end.
+
+    Raises:
+        ConnectionError: it is gone, or has been left.
+    """
+    if not ray.is_initialized():
+        raise ConnectionError("it has been left")
 
 
 def _have_a_token() -> None:
