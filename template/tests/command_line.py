@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from under_test import cli
@@ -32,6 +35,24 @@ def report(*words: object) -> dict[str, Any]:
     assert ran.code == 0, ran.err
     found: dict[str, Any] = json.loads(ran.out)
     return found
+
+
+def paths_to(file: Path) -> Iterator[Path]:
+    """Yield the file's path and other ones that lead to it; the links are made beside it.
+
+    The one through a folder that is not there can only be written to: Python resolves its "..".
+    """
+    yield file
+    yield Path(os.path.relpath(file))
+    yield file.parent / ".." / file.parent.name / file.name
+    yield file.parent / "no such folder" / ".." / file.name
+    symbolic, hard = file.with_name("symbolic link"), file.with_name("hard link")
+    symbolic.symlink_to(file.name)
+    yield symbolic
+    hard.hardlink_to(file)
+    yield hard
+    symbolic.unlink()
+    hard.unlink()
 
 
 def complaint(*words: object, code: int = 1) -> str:

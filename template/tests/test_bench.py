@@ -319,6 +319,18 @@ def test_a_wrong_option_is_one_line(words: tuple[str, ...], code: int, says: str
     assert says in complaint("bench", *words, code=code)
 
 
+def test_an_output_that_is_an_input_or_another_output_is_refused(tmp_path: Path) -> None:
+    run_file, link = tmp_path / "run.json", tmp_path / "link"
+    run_file.write_text("{}")
+    link.symlink_to(run_file)
+    for option in ("--json", "--html"):
+        said = complaint("bench", "--against", run_file, option, link)
+        assert said == f"{link}: this output would replace the input {run_file}"
+    said = complaint("bench", "--json", run_file, "--html", link)
+    assert said == f"{link}: this output would replace the output {run_file}"
+    assert run_file.read_text() == "{}"
+
+
 def test_a_report_without_its_library_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

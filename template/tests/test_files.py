@@ -7,6 +7,7 @@ import resource
 from pathlib import Path
 
 import pytest
+from command_line import paths_to
 from under_test import cli
 
 files = importlib.import_module(f"{cli.PACKAGE}.files")
@@ -68,6 +69,51 @@ def test_what_cannot_be_replaced_is_refused_before_anything_is_written(tmp_path:
         with pytest.raises(error, match=message), files.replacing(good, bad):
             raise AssertionError
         assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_an_output_that_is_an_input_is_refused_by_whatever_path(tmp_path: Path) -> None:
+    other, both = tmp_path / "other", tmp_path / "both"
+    other.write_text("another input")
+    both.write_text("an input")
+    for path in paths_to(both):
+        with pytest.raises(files.InputError, match="would replace the input") as caught:
+            files.check_paths([other, both], [tmp_path / "new", path])
+        assert str(caught.value) == f"{path}: this output would replace the input {both}"
+        if path.exists():
+            with pytest.raises(files.InputError, match="would replace the input"):
+                files.check_paths([other, path], [both])
+    assert both.read_text() == "an input"
+    files.check_paths([other, both], [tmp_path / "new", tmp_path / "newer"])
+    files.check_paths([both, both])
+
+
+def test_nothing_is_opened_before_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.touch()
+    with pytest.raises(files.InputError, match="would replace the input"):
+        files.check_paths([tmp_path / "none", empty], [empty])
+
+
+def test_two_outputs_that_are_one_file_are_refused(tmp_path: Path) -> None:
+    out, link, hard = tmp_path / "out", tmp_path / "link", tmp_path / "hard"
+    link.symlink_to(out.name)
+    for other in (out, link, tmp_path / "none" / ".." / "out"):
+        with pytest.raises(files.InputError, match="would replace the output"):
+            files.check_paths([], [out, other])
+        with pytest.raises(files.InputError, match="would replace the output"):
+            files.replacing(out, other).__enter__()
+    assert not out.exists()
+    out.write_text("old")
+    hard.hardlink_to(out)
+    with pytest.raises(files.InputError, match="would replace the output"):
+        files.check_paths([], [out, hard])
+
+
+def test_pipes_and_devices_are_no_files_to_be_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    files.check_paths([pipe], [tmp_path / "out"])
+    files.check_apart([pipe, Path(os.devnull)], [pipe, Path(os.devnull)])
 
 
 def test_an_output_that_is_too_large_is_named(tmp_path: Path) -> None:
@@ -154,6 +200,10 @@ def test_files_are_checked_before_the_work(tmp_path: Path) -> None:
     files.check_readable(good, pipe)
     with pytest.raises(files.InputError, match="empty"):
         files.check_readable(good, empty)
+    with pytest.raises(files.InputError, match="empty"):
+        files.check_paths([good, empty])
+    with pytest.raises(IsADirectoryError):
+        files.check_paths([good], [tmp_path])
     with pytest.raises(IsADirectoryError):
         files.check_readable(tmp_path)
     with pytest.raises(FileNotFoundError):

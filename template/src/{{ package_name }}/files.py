@@ -14,11 +14,75 @@ from typing import Any, TextIO
 
 from .sharing import owners
 
+STDOUT = 1  # its descriptor
+
 
 class InputError(ValueError):
     """What came in is wrong. The command line shows it as one line, without a traceback."""
 
     exit_code = 1
+
+
+def check_paths(inputs: Iterable[Path], outputs: Iterable[Path] = ()) -> None:
+    """Raise now what would end the work later, and what would lose an input.
+
+    Args:
+        inputs: files to read; each has to be there, readable and not empty.
+        outputs: files to write or replace, none of which is an input: see `check_apart`.
+
+    Raises:
+        InputError: one of the paths can't be used.
+        OSError: the same, where the system says why.
+    """
+    inputs, outputs = list(inputs), list(outputs)
+    check_apart(inputs, outputs)
+    check_readable(*inputs)
+    for output in outputs:
+        check_writable(output)
+
+
+def check_apart(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
+    """Raise `InputError` if an output, or stdout, is one of the inputs or another output.
+
+    Two paths are one file if they lead to it, whatever links and folders they go through.
+    Nothing is opened.
+    """
+    outputs = list(outputs)
+    read = {_identity(path): path for path in inputs}
+    read.pop(None, None)
+    for output in outputs:
+        same = read.get(_identity(_target(output)))
+        if same is not None:
+            raise InputError(f"{output}: this output would replace the input {same}")
+    same = read.get(_identity(STDOUT))
+    if same is not None:
+        raise InputError(f"{same}: stdout is redirected to this input")
+    _check_distinct(outputs)
+
+
+def _check_distinct(outputs: Iterable[Path]) -> None:
+    """Raise `InputError` if two of the outputs are one file."""
+    taken: dict[object, Path] = {}
+    for output in outputs:
+        target = _target(output)
+        file = _identity(target) or target
+        if file in taken:
+            raise InputError(f"{output}: this output would replace the output {taken[file]}")
+        taken[file] = output
+
+
+def _target(path: Path) -> Path:
+    """Return where a file is put that takes the place of `path`: a symbolic link stays one."""
+    return Path(os.path.realpath(path))
+
+
+def _identity(path: Path | int) -> tuple[int, int] | None:
+    """Return what tells a regular file from all others; None for what isn't there or is none."""
+    try:
+        found = os.fstat(path) if isinstance(path, int) else path.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISREG(found.st_mode) else None
 
 
 def check_readable(*paths: Path) -> None:
@@ -41,7 +105,7 @@ def check_writable(path: Path) -> None:
         raise InputError(f"{path}: is not a regular file, so it cannot be replaced")
     if path.exists() and not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "is write-protected", str(path))
-    folder = path.resolve().parent
+    folder = _target(path).parent
     if not folder.is_dir():
         raise InputError(f"{path}: there is no folder {folder} to write into")
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -76,11 +140,12 @@ def replacing(*paths: Path) -> Iterator[tuple[TextIO, ...]]:
     Until then they lie beside them under hidden names. If the block raises they are removed,
     and what stood at `paths` stays as it was.
     """
+    _check_distinct(paths)
     with contextlib.ExitStack() as stack:
         parts: list[tuple[TextIO, Path, Path]] = []
         for path in paths:
             check_writable(path)
-            target = path.resolve()  # a symbolic link stays one
+            target = _target(path)
             part = owners.part_of(target)
             stack.callback(part.unlink, missing_ok=True)
             raw = io.BufferedWriter(_Part(part, path))

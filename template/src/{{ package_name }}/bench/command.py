@@ -18,7 +18,7 @@ from typing import Annotated, Any, TypeVar, Unpack
 import typer
 
 from .. import cli
-from ..files import InputError, check_writable, replacing
+from ..files import InputError, check_apart, check_writable, replacing
 from ..progress import track
 from ..sharing import EngineOptions, SharingError
 from ..sharing.chosen import ENGINES, PATTERNS
@@ -144,9 +144,10 @@ def main(
     """Measure, print the tables, and write and compare what was asked for."""
     from . import report
 
-    for path in (json, html):
-        if path is not None:
-            check_writable(path)
+    outputs = [path for path in (json, html) if path is not None]
+    check_apart([] if against is None else [against], outputs)
+    for path in outputs:
+        check_writable(path)
     if html is not None:
         report.check()
     earlier = None if against is None else read(against)

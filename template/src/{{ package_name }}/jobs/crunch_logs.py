@@ -13,7 +13,7 @@ from pathlib import Path
 from random import Random
 from typing import Unpack
 
-from ..files import InputError, check_readable
+from ..files import InputError, check_paths
 from ..progress import track
 from ..sharing import Counter, EngineOptions, open_engine
 
@@ -69,7 +69,7 @@ def blocks(logs: list[Path]) -> Iterator[bytes]:
 
 def main(logs: list[Path], **options: Unpack[EngineOptions]) -> dict[str, object]:
     """Print what the logs come to."""
-    check_readable(*logs)
+    check_paths(logs)
     with open_engine(State(), **options) as engine:
         state = engine.state
         # Blocks are cheap to do again, so a worker's death is no reason to give up soon.

@@ -15,7 +15,7 @@ from pathlib import Path
 from random import Random
 from typing import Unpack
 
-from ..files import InputError, Table, check_readable, reading_csv, replacing
+from ..files import InputError, Table, check_paths, check_readable, reading_csv, replacing
 from ..progress import track
 from ..sharing import Cache, EngineOptions, PerWorker, open_engine
 
@@ -85,7 +85,7 @@ def main(
     orders: Path, shop: Path, out: Path, **options: Unpack[EngineOptions]
 ) -> dict[str, object]:
     """Write the orders to `out`, in the order in which they came."""
-    check_readable(orders)
+    check_paths([orders, shop], [out])
     open_shop(shop).close()
     with reading_csv(orders, COLUMNS) as table, replacing(out) as (file,):
         taken = [column for column in ADDED if column in table.header]

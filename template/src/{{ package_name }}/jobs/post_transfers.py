@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Unpack
 
-from ..files import InputError, check_readable, check_writable, reading_csv, replacing
+from ..files import InputError, check_paths, reading_csv, replacing
 from ..progress import track
 from ..sharing import EngineOptions, Guarded, open_engine
 
@@ -98,11 +98,8 @@ def refusal(sender: str, receiver: str, amount: str) -> str | None:
 
 def main(transfers: Path, out: Path, **options: Unpack[EngineOptions]) -> dict[str, object]:
     """Write the balances to `out`, and what was refused beside it."""
-    check_readable(transfers)
-    check_writable(out)
-    refused = out.with_suffix(".refused.csv")
-    if refused.resolve() == transfers.resolve():
-        raise InputError(f"{refused}: the list of refused transfers would replace the input")
+    refused = out.parent / f"{out.stem}.refused.csv"
+    check_paths([transfers], [out, refused])
     with replacing(out, refused) as (balance_file, refused_file):
         journal = read(transfers)
         state = State(Guarded("q", [0] * len(journal.accounts)))

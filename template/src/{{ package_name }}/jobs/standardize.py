@@ -13,7 +13,7 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from ..files import InputError, check_readable, check_writable
+from ..files import InputError, check_paths
 from ..progress import track
 from ..sharing import EngineOptions, SharedArray, open_engine
 
@@ -90,7 +90,6 @@ def summarize(blocks: Iterable[Statistics]) -> tuple[Floats, Floats]:
 
 def check(path: Path) -> tuple[int, int]:
     """Return rows and columns, or raise if this is no table of real numbers."""
-    check_readable(path)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, EOFError) as error:
@@ -107,8 +106,8 @@ def check(path: Path) -> tuple[int, int]:
 
 def main(source: Path, out: Path, **options: Unpack[EngineOptions]) -> dict[str, object]:
     """Read `source` twice: once for the statistics, once to write `out`."""
+    check_paths([source], [out])
     rows, columns = check(source)
-    check_writable(out)
     state = State(
         SharedArray.from_npy(source),
         SharedArray.create_npy(out, (rows, columns), np.float64),
