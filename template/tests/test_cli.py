@@ -243,6 +243,80 @@ def test_a_reader_that_leaves_ends_it_quietly(
         assert process.stderr.read() == ""
 
 
+PRINTS = f"""
+    import os
+    from dataclasses import dataclass
+    from {cli.PACKAGE}.sharing import open_engine
+    @dataclass
+    class State:
+        pass
+    def say(item, state):
+        print("a worker's", item, flush=True)
+        os.system("echo a command of a worker")
+    def main(**options):
+        print("the main process's")
+        with open_engine(State(), **options) as engine:
+            list(engine.map(say, range(3)))
+        return {{"items": 3}}
+"""
+
+
+def test_what_workers_print_stays_out_of_the_object(
+    add: Callable[[str, str], Path], start_method: str
+) -> None:
+    folder = add("talk", PRINTS)
+    script = folder.with_name("command.py")
+    script.write_text(  # which a spawned worker imports again
+        f"""
+from {cli.PACKAGE} import cli, jobs
+jobs.__path__.append({str(folder)!r})
+if __name__ == "__main__":
+    cli.main()
+"""
+    )
+    words = ("talk", "--workers=2", f"--start-method={start_method}", "--json")
+    command = [sys.executable, str(script), *words]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == {"items": 3}
+    assert sorted(ran.stderr.splitlines()) == [
+        *["a command of a worker"] * 3,
+        *(f"a worker's {item}" for item in range(3)),
+        "the main process's",
+    ]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_the_caller_closed_is_no_error(
+    add: Callable[[str, str], Path], tmp_path: Path, closed: str
+) -> None:
+    folder = add(
+        "write",
+        f"""
+        import os
+        import sys
+        from pathlib import Path
+        from {cli.PACKAGE}.files import replacing
+        from {cli.PACKAGE}.progress import track
+        def main(out: Path):
+            with replacing(out) as (file,):
+                for number in track(range(3), "numbers"):
+                    print("printed", number)
+                    print("complained", number, file=sys.stderr)
+                    file.write(str(number))
+                os.system("echo a command; echo its complaint >&2")
+                print("read", sys.stdin.read())
+        """,
+    )
+    shell = ["/bin/sh", "-c", f'"$@" {closed}', "sh"]
+    command = [*shell, *PYTHON, WITH_JOBS, str(folder), "write", str(tmp_path / "out")]
+    for more in ([], ["--json"]):
+        ran = subprocess.run([*command, *more], input=b"", capture_output=True, timeout=LIMIT)
+        assert ran.returncode == 0, ran
+        assert b"Traceback" not in ran.stderr
+        assert (tmp_path / "out").read_bytes() == b"012"
+
+
 def test_demo_runs_every_job_that_has_a_sample(
     add: Callable[[str, str], Path], tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from typing import Annotated, Any, NoReturn
 
 PACKAGE = __name__.rpartition(".")[0]
 COMMAND = PACKAGE.replace("_", "-")
+STDOUT, STDERR = 1, 2  # their descriptors
 #: The commands that are not in jobs/, and where they are.
 OWN = {"demo": "demo", "bench": "bench.command", "doctor": "doctor"}
 
@@ -41,8 +42,7 @@ class Task:
     def do(self) -> int:
         """Run it, print what came out, and return the exit code."""
         if self.json:
-            # What a job prints of its own must not get into the object.
-            with contextlib.redirect_stdout(sys.stderr):
+            with _stdout_to_stderr():
                 report = self.work()
             print(json.dumps(report or {}, default=str))
         else:
@@ -53,6 +53,7 @@ class Task:
 
 def main() -> NoReturn:
     """Run the command line that was typed."""
+    _open_closed_streams()
     sys.exit(run(sys.argv[1:]))
 
 
@@ -305,6 +306,35 @@ def _nobody_reads() -> bool:
         # Python flushes once more at exit: what is left has to go somewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), output)
     return closed
+
+
+def _open_closed_streams() -> None:
+    """Open the null device as each of stdin, stdout and stderr that was closed by the caller.
+
+    Python has None in their place, and the next file that is opened would get their number: what
+    a worker prints would be written into it.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: that stream's
+            os.set_inheritable(null, True)
+            mode = "r" if name == "stdin" else "w"
+            setattr(sys, name, os.fdopen(null, mode, errors="backslashreplace"))
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """Send to stderr what is printed meanwhile: here, and by the processes that are started."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a stream without a descriptor, in a test
+            if sys.stdout.fileno() == STDOUT:
+                sys.stdout.flush()
+                kept = os.dup(STDOUT)
+                stack.callback(os.close, kept)
+                stack.callback(os.dup2, kept, STDOUT)
+                os.dup2(STDERR, STDOUT)
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        yield
 
 
 @contextlib.contextmanager
