@@ -251,7 +251,7 @@ PRINTS = f"""
     class State:
         pass
     def say(item, state):
-        print("a worker's", item, flush=True)
+        print(f"a worker's {{item}}\\n", end="", flush=True)  # lines of several must not mix
         os.system("echo a command of a worker")
     def main(**options):
         print("the main process's")
@@ -315,6 +315,36 @@ def test_a_stream_that_the_caller_closed_is_no_error(
         assert ran.returncode == 0, ran
         assert b"Traceback" not in ran.stderr
         assert (tmp_path / "out").read_bytes() == b"012"
+
+
+def test_workers_that_are_impossible_are_refused_before_the_job_begins(
+    add: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add(
+        "begin",
+        """
+        from pathlib import Path
+        def main(out: Path, **options):
+            out.touch()
+            return options
+        """,
+    )
+    out = tmp_path / "out"
+    said = complaint("begin", out, "--workers", 10_000_000)
+    checks = json.loads(run("doctor", "--workers", 10_000_000, "--json").out)["checks"]
+    assert said in [f"{check['found']}: {check['advice']}" for check in checks]
+    monkeypatch.setenv(f"{cli.PACKAGE}_WORKERS".upper(), "10000000")
+    assert complaint("begin", out) == said
+    assert complaint("demo") == said
+    assert not out.exists()
+    assert report("begin", out, "--workers", 2)["workers"] == 2
+
+
+def test_an_option_of_the_jobs_own_that_is_called_workers_is_not_looked_at(
+    add: Callable[[str, str], Path],
+) -> None:
+    add("hire", "def main(workers: int): return {'hired': workers}")
+    assert report("hire", 10_000_000)["hired"] == 10_000_000
 
 
 def test_demo_runs_every_job_that_has_a_sample(

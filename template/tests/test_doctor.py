@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import importlib
+import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -17,11 +19,18 @@ import pytest
 from command_line import complaint, report, run
 from faults import assert_red
 from signs import LIMIT
-from under_test import cli, limits, memory, owners
+from under_test import cli, limits, memory, owners, sharing
 
 doctor = importlib.import_module(f"{cli.PACKAGE}.doctor")
 
 GB = 1 << 30
+
+
+@dataclasses.dataclass
+class Nothing:
+    """A state that is not shared."""
+
+
 linux = pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc and no /dev/shm")
 
 
@@ -111,10 +120,42 @@ def test_the_memory_of_a_container(
     assert limits.memory_limit(*machine(tmp_path, groups, files)) == limit
 
 
-def test_a_machine_of_which_nothing_is_known(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/", {}, 32768),
+        ("0::/", {"pids.max": "max"}, 32768),
+        ("0::/a/b", {"a/b/pids.max": "max", "a/pids.max": "100"}, 100),
+        ("3:pids:/box", {"pids/box/pids.max": "200"}, 200),
+        ("0::/", {"pids.max": "99999"}, 32768),
+    ],
+)
+def test_the_processes_of_a_system_and_a_container(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    groups: str,
+    files: dict[str, str],
+    limit: int,
+) -> None:
+    proc, root = machine(tmp_path, groups, files)
+    (proc / "sys/kernel").mkdir(parents=True)
+    (proc / "sys/kernel/pid_max").write_text("32768\n")
+    (proc / "sys/kernel/threads-max").write_text("50000\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert limits.process_limit(proc, root) == limit
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (50, 60))
+    assert limits.process_limit(proc, root) == 50
+
+
+def test_a_machine_of_which_nothing_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert limits.cores(tmp_path, tmp_path).quota is None
     assert limits.memory_limit(tmp_path, tmp_path) is None
-    assert doctor.available_memory(tmp_path) is None
+    assert limits.available_memory(tmp_path) is None
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert limits.process_limit(tmp_path, tmp_path) is None
 
 
 # Verdicts
@@ -134,17 +175,23 @@ def room(total: int, free: int) -> Callable[[Path], SimpleNamespace]:
         (lambda: doctor.check_cores(limits.Cores(8, 4, 2.5), 3), "ok", "the time of 2.5"),
         (lambda: doctor.check_cores(limits.Cores(8, 4, 2.5), 4), "warn", "--workers 3 is better"),
         (lambda: doctor.check_cores(limits.Cores(8), 4), "ok", "can't be known on this system"),
-        (lambda: doctor.check_memory(doctor.Memory(8 * GB), GB, 4), "ok", "8 GiB in the machine"),
-        (lambda: doctor.check_memory(doctor.Memory(None), GB, 4), "ok", "can't be known"),
-        (lambda: doctor.check_memory(doctor.Memory(8 * GB, GB), GB, 4), "warn", "take 1.125 GiB"),
-        (lambda: doctor.check_memory(doctor.Memory(8 * GB, 7 * GB, GB), GB, 4), "warn", "killed"),
-        (lambda: doctor.check_memory(doctor.Memory(8 * GB, 7 * GB, GB), 2 * GB, 4), "bad", "2 GiB"),
-        (lambda: doctor.check_memory(doctor.Memory(8 * GB, process=GB), 2 * GB, 4), "bad", "-v"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB), GB, 4), "ok", "8 GiB in the machine"),
+        (lambda: doctor.check_memory(limits.Memory(None), GB, 4), "ok", "can't be known"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB, GB), GB, 4), "warn", "take 1.125 GiB"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB, 7 * GB, GB), GB, 4), "warn", "killed"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB, 7 * GB, GB), 2 * GB, 4), "bad", "2 GiB"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB, process=GB), 2 * GB, 4), "bad", "-v"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB, process=GB), 0, 400), "warn", "fewer"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB), 0, 4_000), "bad", "11.72 GiB of mem"),
+        (lambda: doctor.check_memory(limits.Memory(8 * GB, None, GB), 0, 400), "bad", "are 1 GiB"),
         (lambda: doctor.check_descriptors(256, 1024, 8), "ok", "a limit of 256; 8 workers"),
         (lambda: doctor.check_descriptors(-1, -1, 9_999), "ok", "no limit"),
         (lambda: doctor.check_descriptors(256, 1024, 100), "bad", "ulimit -n 464"),
         (lambda: doctor.check_descriptors(256, -1, 100), "bad", "ulimit -n 464"),
         (lambda: doctor.check_descriptors(256, 300, 100), "bad", "no more than 300"),
+        (lambda: doctor.check_processes(None, 100), "ok", "no limit is known"),
+        (lambda: doctor.check_processes(32_768, 100), "ok", "a limit of 32,768; 100 workers"),
+        (lambda: doctor.check_processes(100, 100), "bad", "have fewer --workers"),
         (lambda: doctor.check_threads({}, 4, 8), "ok", "2 for the numeric libraries"),
         (lambda: doctor.check_threads({"OMP_NUM_THREADS": "2"}, 4, 8), "ok", "OMP_NUM_THREADS=2"),
         (lambda: doctor.check_threads({"OMP_NUM_THREADS": "3"}, 4, 8), "warn", "unset OMP_NUM_"),
@@ -157,6 +204,43 @@ def test_each_verdict_says_what_to_do(check: Callable[[], Any], verdict: str, pa
     assert found.verdict == verdict
     assert part in f"{found.found}; {found.advice}"
     assert bool(found.advice) == (verdict != "ok")
+
+
+TOO_MANY = 10_000_000
+"""Workers, for any machine."""
+
+
+def test_the_engine_refuses_workers_that_doctor_calls_impossible() -> None:
+    with pytest.raises(sharing.SharingError) as caught:
+        sharing.open_engine(Nothing(), workers=TOO_MANY)
+    found = json.loads(run("doctor", "--workers", TOO_MANY, "--json").out)
+    lines = [f"{one['found']}: {one['advice']}" for one in found["checks"]]
+    assert str(caught.value) in lines
+    assert found["checks"][lines.index(str(caught.value))]["verdict"] == "bad"
+
+
+@pytest.mark.parametrize(
+    ("resources", "workers", "part"),
+    [
+        ((8 * GB, (1024, 4096), 32_768), 100, None),
+        ((None, (-1, -1), None), TOO_MANY, None),
+        ((8 * GB, (-1, -1), None), 4_000, "of memory at the very least, and there are 8 GiB"),
+        ((None, (1024, 4096), None), 500, "need about 2,064 descriptors, and 1,024 are the limit"),
+        ((None, (-1, -1), 400), 500, "500 workers are as many processes, and 400 are the limit"),
+    ],
+)
+def test_the_first_limit_that_makes_workers_impossible_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    resources: tuple[int | None, tuple[int, int], int | None],
+    workers: int,
+    part: str | None,
+) -> None:
+    memory, descriptors, processes = resources
+    monkeypatch.setattr(limits.Memory, "here", lambda: limits.Memory(memory))
+    monkeypatch.setattr(resource, "getrlimit", lambda _: descriptors)
+    monkeypatch.setattr(limits, "process_limit", lambda: processes)
+    found = limits.why_impossible(workers)
+    assert found is None if part is None else part in str(found)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import FrameType, ModuleType
 from typing import Annotated, Any, NoReturn
 
@@ -142,7 +141,9 @@ def parse(arguments: Sequence[str]) -> Task | None:
             module = importlib.import_module(f"{PACKAGE}.{place}")
             shown = getattr(module, "show", show)
             judge = getattr(module, "exit_code", _ended_well)
-            app.command(command, help=_text(module))(_command(module.main, shown, judge))
+            # Whether so many workers can be is what doctor itself says.
+            check = _check_nothing if command == "doctor" else _check_workers
+            app.command(command, help=_text(module))(_command(module.main, shown, judge, check))
         else:
             app.command(command)(_not_run)
 
@@ -175,10 +176,29 @@ def _ended_well(_report: Report) -> int:
     return 0
 
 
+def _check_nothing(_options: Mapping[str, Any]) -> None:
+    pass
+
+
+def _check_workers(options: Mapping[str, Any]) -> None:
+    """Raise `SharingError` for more workers than can be on this machine, before anything is done.
+
+    Those of a cluster that runs already, by its address, are elsewhere.
+    """
+    from .sharing import SharingError, limits
+
+    workers = options.get("workers")
+    if workers is not None and options.get("address") is None:
+        obstacle = limits.why_impossible(workers)
+        if obstacle is not None:
+            raise SharingError(str(obstacle))
+
+
 def _command(
     function: Callable[..., Report | None],
     show: Callable[[Report], None],
     judge: Callable[[Report], int] = _ended_well,
+    check: Callable[[Mapping[str, Any]], None] = _check_workers,
 ) -> Callable[..., Task]:
     """Return the command for a function: it takes the options as well and returns the task.
 
@@ -228,7 +248,13 @@ def _command(
     def command(**values: Any) -> Task:
         json = "json" not in own and values.pop("json")
         given = {name: v for name, v in values.items() if name in own or v is not None}
-        return Task(partial(function, **given), json, show, judge)
+        chosen = {name: value for name, value in given.items() if name not in own}
+
+        def work() -> Report | None:
+            check(chosen)
+            return function(**given)
+
+        return Task(work, json, show, judge)
 
     command.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[p.replace(kind=p.KEYWORD_ONLY) for p in parameters],

@@ -30,10 +30,7 @@ from .sharing.processes.memory import SEGMENTS, in_units
 Verdict = Literal["ok", "warn", "bad"]
 
 WORKER_MEMORY = 32 << 20
-"""Bytes that a worker has for itself, about, before it does anything."""
-
-DESCRIPTORS, WORKER_DESCRIPTORS = 64, 4
-"""What the main process keeps open, about, and how many more for each worker."""
+"""Bytes that a spawned worker has for itself, about, when it has imported a job."""
 
 MINIMUM = 8 << 20
 """Bytes of shared memory without which no engine opens."""
@@ -86,9 +83,10 @@ def main(
     checks = [
         check_start_method(options.get("start_method")),
         check_cores(cores, workers),
-        check_memory(Memory.here(), asked or 0, workers),
+        check_memory(limits.Memory.here(), asked or 0, workers),
         check_shared_memory(SEGMENTS, asked),
         check_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE), workers),
+        check_processes(limits.process_limit(), workers),
         check_threads(os.environ, workers, cores.usable),
         clean_up(left) if clean else check_left(left),
     ]
@@ -155,48 +153,7 @@ def check_cores(cores: limits.Cores, workers: int) -> Check:
     return Check("cores", "ok", found, facts=facts)
 
 
-@dataclass(frozen=True)
-class Memory:
-    """Bytes of memory; None is no limit, or one that can't be known."""
-
-    machine: int | None
-    available: int | None = None
-    container: int | None = None
-    process: int | None = None
-
-    @classmethod
-    def here(cls, proc: Path = limits.PROC, groups: Path = limits.GROUPS) -> "Memory":
-        """What there is."""
-        try:
-            machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (ValueError, OSError):
-            machine = None
-        process, _ = resource.getrlimit(resource.RLIMIT_AS)
-        return cls(
-            machine,
-            available_memory(proc),
-            limits.memory_limit(proc, groups),
-            None if process == resource.RLIM_INFINITY else process,
-        )
-
-    @property
-    def room(self) -> int | None:
-        """The narrowest of them, but for what is free just now."""
-        known = [n for n in (self.machine, self.container, self.process) if n is not None]
-        return min(known, default=None)
-
-
-def available_memory(proc: Path = limits.PROC) -> int | None:
-    """Return the bytes that are free, or could be at once; None where that can't be known."""
-    try:
-        text = (proc / "meminfo").read_text()
-    except OSError:
-        return None
-    found = re.search(r"^MemAvailable: +(\d+) kB$", text, re.MULTILINE)
-    return None if found is None else int(found[1]) << 10
-
-
-def check_memory(memory: Memory, needs: int, workers: int) -> Check:
+def check_memory(memory: limits.Memory, needs: int, workers: int) -> Check:
     """Whether what is shared fits, and the workers beside it."""
     facts = asdict(memory) | {"needs": needs, "workers": workers}
     if memory.room is None:
@@ -218,6 +175,9 @@ def check_memory(memory: Memory, needs: int, workers: int) -> Check:
     if needs > memory.room:
         advice = f"{in_units(needs)} do not fit: have a larger limit, or map a file"
         return Check("memory", "bad", found, advice, facts)
+    obstacle = limits.lack_of_memory(memory.of_all, workers)
+    if obstacle is not None:
+        return Check("memory", "bad", obstacle.found, obstacle.advice, facts)
     if wanted > min(memory.room, memory.available or memory.room):
         advice = (
             f"{workers} workers and what they share take {in_units(wanted)} or more, and what "
@@ -255,15 +215,24 @@ def check_shared_memory(segments: Path, asked: int | None) -> Check:
 
 def check_descriptors(soft: int, hard: int, workers: int) -> Check:
     """Whether the main process can hold what connects it with so many workers."""
-    name, wanted = "descriptors", DESCRIPTORS + WORKER_DESCRIPTORS * workers
+    wanted = limits.DESCRIPTORS + limits.WORKER_DESCRIPTORS * workers
     facts = {"soft": soft, "hard": hard, "needs": wanted}
-    if soft == resource.RLIM_INFINITY or wanted <= soft:
-        limit = "no limit" if soft == resource.RLIM_INFINITY else f"a limit of {soft:,}"
-        return Check(name, "ok", f"{limit}; {workers} workers need about {wanted:,}", facts=facts)
-    found = f"a limit of {soft:,}, but {workers} workers need about {wanted:,}"
-    can = hard == resource.RLIM_INFINITY or wanted <= hard
-    advice = f"ulimit -n {wanted}" if can else f"have fewer --workers: no more than {hard:,} can be"
-    return Check(name, "bad", found, advice, facts)
+    obstacle = limits.lack_of_descriptors(soft, hard, workers)
+    if obstacle is not None:
+        return Check("descriptors", "bad", obstacle.found, obstacle.advice, facts)
+    limit = "no limit" if soft == resource.RLIM_INFINITY else f"a limit of {soft:,}"
+    found = f"{limit}; {workers} workers need about {wanted:,}"
+    return Check("descriptors", "ok", found, facts=facts)
+
+
+def check_processes(limit: int | None, workers: int) -> Check:
+    """Whether there may be so many processes."""
+    facts = {"limit": limit, "workers": workers}
+    obstacle = limits.lack_of_processes(limit, workers)
+    if obstacle is not None:
+        return Check("processes", "bad", obstacle.found, obstacle.advice, facts)
+    found = "no limit is known" if limit is None else f"a limit of {limit:,}"
+    return Check("processes", "ok", f"{found}; {workers} workers are as many", facts=facts)
 
 
 def check_threads(environ: Mapping[str, str], workers: int, cores: int) -> Check:

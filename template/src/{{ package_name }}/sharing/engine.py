@@ -136,7 +136,8 @@ def open_engine(
         address: of a cluster that runs already; left out, one is started and ended with it.
 
     Raises:
-        SharingError: a value above is not one that can be used.
+        SharingError: a value above is not one that can be used, or so many workers can't be on
+            this machine.
         StartFailed: the workers don't start (raised by ``with``).
     """
     if engine not in ENGINES:
@@ -146,6 +147,10 @@ def open_engine(
         )
     if workers is not None and (isinstance(workers, bool) or workers < 1):
         raise SharingError(f"workers must be a whole number above 0, not {workers!r}")
+    if workers is not None and engine == ENGINES[0]:
+        obstacle = limits.why_impossible(workers)
+        if obstacle is not None:
+            raise SharingError(str(obstacle))
     try:
         module = importlib.import_module(f".{engine}.engine", __package__)
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What this process may use of its machine: cores and memory, of a container where it is in one.
+"""What this process may use of its machine: cores, memory, descriptors and processes.
 
 A container's limits are those of its control group, of version 2 or 1, and of the groups around
 it. Elsewhere than on Linux there are none.
@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+import re
+import resource
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
 GROUPS = Path("/sys/fs/cgroup")
+
+DESCRIPTORS, WORKER_DESCRIPTORS = 64, 4
+"""What the main process keeps open, about, and how many more for each worker."""
+
+LEAST_MEMORY = 3 << 20
+"""Bytes that a worker has for itself in any case: when it is forked and does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,47 @@ def cores(proc: Path = PROC, groups: Path = GROUPS) -> Cores:
     return Cores(os.cpu_count() or 1, affinity, min(quotas, default=None))
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes of memory; None is no limit, or one that can't be known."""
+
+    machine: int | None
+    available: int | None = None
+    container: int | None = None
+    process: int | None = None
+
+    @classmethod
+    def here(cls, proc: Path = PROC, groups: Path = GROUPS) -> Memory:
+        """What there is."""
+        try:
+            machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError):
+            machine = None
+        process, _ = resource.getrlimit(resource.RLIMIT_AS)
+        return cls(
+            machine,
+            available_memory(proc),
+            memory_limit(proc, groups),
+            None if process == resource.RLIM_INFINITY else process,
+        )
+
+    @property
+    def of_all(self) -> int | None:
+        """What all processes together may have."""
+        return _least((self.machine, self.container))
+
+    @property
+    def room(self) -> int | None:
+        """The narrowest limit of one process, but for what is free just now."""
+        return _least((self.of_all, self.process))
+
+
+def available_memory(proc: Path = PROC) -> int | None:
+    """The bytes that are free, or could be at once; None where that can't be known."""
+    found = re.search(r"^MemAvailable: +(\d+) kB$", _text(proc / "meminfo"), re.MULTILINE)
+    return None if found is None else int(found[1]) << 10
+
+
 def memory_limit(proc: Path = PROC, groups: Path = GROUPS) -> int | None:
     """The bytes of memory that the container may have; None where there is no limit."""
     found = [
@@ -57,6 +106,79 @@ def memory_limit(proc: Path = PROC, groups: Path = GROUPS) -> int | None:
     ]
     # What version 1 has for no limit is near the largest number that there is.
     return min((limit for limit in found if limit < 1 << 60), default=None)
+
+
+def process_limit(proc: Path = PROC, groups: Path = GROUPS) -> int | None:
+    """How many processes there may be, of the system, container or user; None if not known."""
+    found = [proc / "sys/kernel/pid_max", proc / "sys/kernel/threads-max"]
+    found += [group / "pids.max" for group in _groups("pids", proc, groups)]
+    limits: list[int | None] = [int(n) for path in found if (n := _text(path)).isdecimal()]
+    of_user, _ = resource.getrlimit(resource.RLIMIT_NPROC)
+    if of_user != resource.RLIM_INFINITY and os.geteuid() != 0:  # root has no such limit
+        limits.append(of_user)
+    return _least(limits)
+
+
+@dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why so many workers can't be.
+
+    Attributes:
+        found: the limit and what is wanted, in words.
+        advice: what to do about it, in words.
+    """
+
+    found: str
+    advice: str
+
+    def __str__(self) -> str:
+        return f"{self.found}: {self.advice}"
+
+
+def why_impossible(workers: int) -> Obstacle | None:
+    """What makes so many worker processes impossible on this machine; None if nothing does."""
+    return (
+        lack_of_memory(Memory.here().of_all, workers)
+        or lack_of_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE), workers)
+        or lack_of_processes(process_limit(), workers)
+    )
+
+
+def lack_of_memory(limit: int | None, workers: int) -> Obstacle | None:
+    """Whether the workers alone, without any data, are more than the memory of all processes."""
+    wanted = workers * LEAST_MEMORY
+    if limit is None or wanted <= limit:
+        return None
+    found = f"{workers:,} workers take {wanted / 2**30:,.4g} GiB of memory at the very least"
+    return Obstacle(
+        f"{found}, and there are {limit / 2**30:,.4g} GiB", "have fewer --workers or a larger limit"
+    )
+
+
+def lack_of_descriptors(soft: int, hard: int, workers: int) -> Obstacle | None:
+    """Whether the main process can't hold open what connects it with so many workers."""
+    wanted = DESCRIPTORS + WORKER_DESCRIPTORS * workers
+    if soft == resource.RLIM_INFINITY or wanted <= soft:
+        return None
+    can = hard == resource.RLIM_INFINITY or wanted <= hard
+    return Obstacle(
+        f"{workers:,} workers need about {wanted:,} descriptors, and {soft:,} are the limit",
+        f"ulimit -n {wanted}" if can else f"have fewer --workers: no more than {hard:,} can be had",
+    )
+
+
+def lack_of_processes(limit: int | None, workers: int) -> Obstacle | None:
+    """Whether there may not be so many processes."""
+    if limit is None or workers < limit:
+        return None
+    return Obstacle(
+        f"{workers:,} workers are as many processes, and {limit:,} are the limit",
+        "have fewer --workers",
+    )
+
+
+def _least(numbers: Iterable[int | None]) -> int | None:
+    return min((n for n in numbers if n is not None), default=None)
 
 
 def _quota(group: Path) -> Iterator[float]:
