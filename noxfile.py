@@ -253,6 +253,8 @@ def record(session: nox.Session) -> None:
 def peers(session: nox.Session) -> None:
     """Measure ours beside what a user would pick instead, and write docs/performance.md.
 
+    README.md gets the numbers that it quotes from there.
+
     `nox -s peers -- counters --json FILE` measures one field, and writes no page.
     """
     install(session, "bench")
@@ -267,6 +269,8 @@ def peers(session: nox.Session) -> None:
         session.env["PYTHONPATH"] = os.pathsep.join(("docs", str(project / "src")))
         page = [] if session.posargs else ["--page", "docs/performance.md"]
         session.run("python", "-m", "peers", *page, *session.posargs)
+        if page:
+            session.run("python", "docs/peers/readme.py")
 
 
 if __name__ == "__main__":

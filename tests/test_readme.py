@@ -1,5 +1,6 @@
 """The two commands of the README: they are what CI runs, and they run."""
 
+import importlib
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from rendering import ROOT, command, take_snapshot
@@ -38,6 +40,31 @@ def test_the_picture_is_there() -> None:
     assert text.startswith("<svg")
     for part in ("crunch-logs", "enrich-orders", "standardize", "post-transfers"):
         assert part in text
+
+
+@pytest.fixture
+def numbers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """What writes the numbers."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    return importlib.import_module("peers.readme")
+
+
+def test_its_numbers_are_those_of_the_page_on_performance(numbers: ModuleType) -> None:
+    readme, page = (path.read_text("utf-8") for path in (numbers.README, numbers.PAGE))
+    anew = numbers.with_numbers(readme, page)
+    assert readme == anew, "write them anew: python docs/peers/readme.py"
+
+
+def test_numbers_that_were_measured_anew_are_taken_over(numbers: ModuleType) -> None:
+    readme, page = (path.read_text("utf-8") for path in (numbers.README, numbers.PAGE))
+    row = "| counters: Counter.add(1), faster than Value with its lock | at least 20.0× |"
+    assert row in page
+    changed = numbers.with_numbers(readme, page.replace(row, f"{row} 1,234.6× | met |\n"))
+    assert re.search(r"an\s+add\s+1,235\s+times\s+as\s+fast\s+as\s+`Value`", changed)
+    with pytest.raises(ValueError, match="has no target"):
+        numbers.with_numbers(readme, page.replace(row, ""))
+    with pytest.raises(ValueError, match="0 times, not once"):
+        numbers.with_numbers(readme.replace("`Value`", "`Array`"), page)
 
 
 def test_local_links_lead_somewhere() -> None:
