@@ -1,23 +1,27 @@
 """The page on engines, made from the tests that show what it says: `python tests/engines_page.py`.
 
-A row is a question, with an answer an engine and the tests of each project that show it.
+Each question has an answer for every engine, and the tests of each project that show it.
 """
 
-import re
+import textwrap
 
-from guarantees import PROJECT, ROOT, tests_in
+from guarantees import PROJECT, ROOT, WIDEST, Footnotes, table, tests_in
 from matrix import ENGINES
 
 PAGE = ROOT / "docs/engines.md"
 COLUMNS = ("processes", *ENGINES)
 
 Row = tuple[str, dict[str, str], list[str]]
-"""A question, the answers by engine (``else`` for all that have none of their own), the tests."""
+"""A question, the answers by engine, and the tests.
+
+The answer ``else`` is that of all engines that have none of their own; ``more`` is no answer of an
+engine, but what there is to say below the answers.
+"""
 
 ROWS: list[Row] = [
     (
         "Are counts and logs exact when a map has ended?",
-        {"else": "yes: they ride back with results, once an item"},
+        {"else": "yes: they come back with the results, once for each item"},
         [
             "test_counter.py::test_an_item_that_kills_every_worker_does_not_count",
             "test_counter_remote.py::test_a_worker_killed_in_an_item_counts_it_once",
@@ -25,19 +29,24 @@ ROWS: list[Row] = [
         ],
     ),
     (
-        "And how old are they while it runs?",
-        {"processes": "some hundredths of a second", "else": "as old as the chunks on their way"},
+        "How old are counts and logs while a map runs?",
+        {
+            "processes": "some hundredths of a second",
+            "else": "as old as the oldest chunk that has not come back yet",
+        },
         ["test_counter_remote.py::test_counts_and_notes_in_the_order_of_the_items"],
     ),
     (
-        "What does a worker's death cost?",
+        "What does the death of a worker cost?",
         {
-            "processes": "the one item that ran, a try",
-            "dask": "what that worker had, halved till the item that kills is alone: that, a try; "
-            "one more where a worker has several threads",
-            "ray": "what that worker had, halved till the item that kills is alone: that, a try",
-            "joblib": "loky ends all workers; what was on its way runs again, one chunk at a time, "
-            "till the item that kills is alone: that, a try, and the one that it had in company",
+            "processes": "one try of the item that ran",
+            "dask": "the items that the worker had run again; the one that kills loses a try",
+            "ray": "the items that the worker had run again; the one that kills loses a try",
+            "joblib": "the items that all workers had run again, since loky ends them all",
+            "more": "To find the item that kills, dask and ray halve what the worker had until the "
+            "item is alone, and joblib runs what was on its way one chunk at a time. On joblib, "
+            "the item that ran beside it loses a try, too; on dask, the item that kills loses one "
+            "more try if its worker has several threads.",
         },
         [
             "test_engine.py::test_only_the_item_that_ran_is_blamed",
@@ -46,13 +55,14 @@ ROWS: list[Row] = [
         ],
     ),
     (
-        "And the loss of a node?",
+        "What does the loss of a node cost?",
         {
-            "processes": "there is one",
-            "dask": "what its workers had, as above; the others go on",
-            "ray": "what its workers had, and values nobody had fetched yet; the others go on, and "
-            "workers come anew when there is room; the head's is the loss of all",
-            "joblib": "there is one",
+            "processes": "there is one node",
+            "dask": "the same as the death of its workers; the others go on",
+            "ray": "the same, and results on it that were not fetched run again; the others go on",
+            "joblib": "there is one node",
+            "more": "On ray, new workers start when there is room for them again. The loss of the "
+            "head node is the loss of the cluster.",
         },
         [
             "test_remote.py::test_an_item_is_tried_again_when_its_worker_died",
@@ -61,13 +71,14 @@ ROWS: list[Row] = [
         ],
     ),
     (
-        "And the loss of the cluster?",
+        "What does the loss of the cluster cost?",
         {
-            "processes": "there is none",
+            "processes": "there is no cluster",
             "dask": "the run, which ends with `StateLost`",
-            "ray": "the run: with `StateLost` by `ray://`, after the half minute in which its "
-            "client tries again; ray ends a process on a node of the cluster itself, with code 1",
-            "joblib": "there is none",
+            "ray": "the run, which ends with `StateLost` where it reached the cluster by `ray://`",
+            "joblib": "there is no cluster",
+            "more": "By `ray://` this takes half a minute, in which ray's client tries to connect "
+            "again. A run on a node of the cluster is ended by ray itself, with exit code 1.",
         },
         [
             "test_dask.py::test_a_scheduler_that_is_gone_is_no_fresh_zero",
@@ -76,7 +87,7 @@ ROWS: list[Row] = [
     ),
     (
         "Is a key computed once over all workers?",
-        {"else": "yes, and by the next one at once when a worker dies over it"},
+        {"else": "yes; when a worker dies over it, the next one computes it at once"},
         [
             "test_cache.py::test_the_next_computes_when_one_is_killed",
             "test_cache_remote.py::test_each_key_is_computed_once_over_all_workers",
@@ -84,27 +95,27 @@ ROWS: list[Row] = [
         ],
     ),
     (
-        "How long does a worker remember a value itself?",
-        {"processes": "till it is overwritten anywhere", "else": "for a chunk"},
+        "How long does a worker remember a cached value itself?",
+        {"processes": "until any worker overwrites it", "else": "for a chunk"},
         ["test_cache_remote.py::test_each_key_is_computed_once_over_all_workers"],
     ),
     (
-        "Where does the state of caches, locks and guarded numbers live?",
+        "Where do caches, locks and guarded numbers live?",
         {
-            "processes": "in shared memory, and in a server process",
+            "processes": "in shared memory and in a server process",
             "dask": "in the scheduler",
-            "ray": "in an actor on the driver's node, which takes no core",
+            "ray": "in an actor on the driver's node; the actor takes no core",
             "joblib": "in threads of the main process",
         },
         ["test_cache_remote.py::test_the_parent_takes_part"],
     ),
     (
-        "What is lost with it?",
+        "What is lost with that process?",
         {
-            "processes": "what the server knew: caches begin anew, nothing else is there",
+            "processes": "what the caches had: they begin empty; the server has nothing else",
             "dask": "the run, which ends with `StateLost`",
-            "ray": "caches begin anew; locks and guarded numbers raise `StateLost`",
-            "joblib": "the run",
+            "ray": "what the caches had: they begin empty; locks and `Guarded` raise `StateLost`",
+            "joblib": "the run: it is the main process",
         },
         [
             "test_cache.py::test_goes_on_when_its_process_is_killed",
@@ -114,10 +125,10 @@ ROWS: list[Row] = [
         ],
     ),
     (
-        "When is a dead holder's lock free?",
+        "When is the lock of a dead holder free?",
         {
             "processes": "at once, by the kernel",
-            "else": "when the engine learns of the death; 15 s later where it can't",
+            "else": "when the engine learns of the death, or 15 s later where it can't learn of it",
         },
         [
             "test_locks.py::test_each_section_commits_once",
@@ -126,10 +137,10 @@ ROWS: list[Row] = [
         ],
     ),
     (
-        "Does a section commit whole, and once for its item?",
+        "Does a section of a `Guarded` commit whole, and once for its item?",
         {
-            "processes": "yes, by a receipt in the copy that the flip commits",
-            "else": "yes, by a receipt beside the numbers; who has lost the lease commits nothing",
+            "processes": "yes, by a receipt inside the copy of the numbers that it commits",
+            "else": "yes, by a receipt beside the numbers; a holder without its lease can't commit",
         },
         [
             "test_locks.py::test_each_section_commits_once",
@@ -141,9 +152,10 @@ ROWS: list[Row] = [
         "How do workers see an array?",
         {
             "processes": "in place",
-            "dask": "its blocks travel; else a copy a worker, as it was when the map began",
-            "ray": "in the object store, not copied on its node, as it was when the map began",
-            "joblib": "in place; a block that is changed in place comes back to be written",
+            "dask": "`map_blocks` sends its blocks; any other use gets a copy for each worker",
+            "ray": "in the object store, without a copy on the same node",
+            "joblib": "in place; a block that is changed in place is sent back to be written",
+            "more": "On dask and ray, workers see the array as it was when the map began.",
         },
         [
             "test_arrays_remote.py::test_every_worker_sees_the_arrays_as_they_are_when_a_map_begins",
@@ -155,9 +167,9 @@ ROWS: list[Row] = [
         "Is `timeout` kept?",
         {
             "processes": "yes",
-            "dask": "refused: it can't end one task",
-            "ray": "yes, by ending the actor; an item is a chunk then",
-            "joblib": "refused: it can't end one task",
+            "dask": "it is refused: dask can't end a single task",
+            "ray": "yes, by ending the actor; each item is a chunk of its own then",
+            "joblib": "it is refused: joblib can't end a single task",
         },
         [
             "test_engine.py::test_a_stuck_item_ends_and_the_others_go_on",
@@ -165,17 +177,17 @@ ROWS: list[Row] = [
         ],
     ),
     (
-        "Do the starter jobs write the same files, to the byte?",
+        "Do the starter jobs write the same files as with `processes`, to the byte?",
         {"else": "yes"},
         ["test_remote.py::test_the_jobs_give_the_same_files"],
     ),
     (
-        "How does one reach a cluster that runs already?",
+        "How does a run reach a cluster that runs already?",
         {
-            "processes": "there is none",
+            "processes": "there is no cluster",
             "dask": "`--address tcp://HOST:8786`; workers that join later get work, too",
-            "ray": "`--address auto` or `ray://HOST:10001`; one that runs in the program is used",
-            "joblib": "there is none",
+            "ray": "`--address auto` or `ray://HOST:10001`; a ray in the same program is used",
+            "joblib": "there is no cluster",
         },
         [
             "test_dask.py::test_a_worker_that_joins_gets_work",
@@ -186,11 +198,11 @@ ROWS: list[Row] = [
     (
         "Who gets into a cluster that a run starts itself?",
         {
-            "processes": "there is none",
-            "dask": "whoever has an account on this machine: it is a `LocalCluster`, on the "
-            "loopback device, without a password",
-            "ray": "who has its token, on this machine",
-            "joblib": "there is none",
+            "processes": "there is no cluster",
+            "dask": "every user of this machine: a `LocalCluster` has no password",
+            "ray": "users of this machine who have the cluster's token",
+            "joblib": "there is no cluster",
+            "more": "The `LocalCluster` of dask listens on the loopback device alone.",
         },
         ["test_ray.py::test_a_cluster_of_its_own_lets_in_nobody_else"],
     ),
@@ -199,7 +211,7 @@ ROWS: list[Row] = [
         {
             "processes": "nothing, after 2 s",
             "dask": "nothing of what the run has started, after some seconds",
-            "ray": "two agents of its own, for a minute; no worker and no actor",
+            "ray": "two agents of ray for a minute, but no worker and no actor",
             "joblib": "nothing of what the run has started, after some seconds",
         },
         [
@@ -212,52 +224,61 @@ ROWS: list[Row] = [
 HEAD = """\
 # Engines
 
-The same jobs run on each engine, unchanged: `--engine` chooses, and `--address` names a cluster
-that runs already. `processes` is always there; the others are answers to the question `engines`,
-and extras of the project. They do the distributing; what a project brings maps the patterns onto
-their own means. This page is written by `python tests/engines_page.py`; the tests that it names are
-those of each project, which run on real clusters: `nox -s engines`.
+A job runs unchanged on each engine: `--engine` chooses one, and `--address` names a cluster that
+runs already. `processes` is always there. `dask`, `ray` and `joblib` come with the question
+`engines`, and their packages are extras of the project. The engine distributes the items; the
+project brings what carries the patterns on that engine's own means.
+
+The tests that the footnotes name come with each project and run on real clusters
+(`nox -s engines`). `python tests/engines_page.py` writes this page from them.
 
 ## What holds where
 
 """
 
-TAIL = """\
-
+TAIL = """
 ## Moving
 
-Stay with `processes` while one machine will do: nothing is cheaper. What changes elsewhere is what
-a round trip costs. Medians on two cores, Python 3.11, the cluster on the same machine, by
-`python tests/engines_measure.py`:
+Stay with `processes` while one machine will do: no engine is cheaper. What changes on another one
+is the cost of a round trip. These are medians on two cores with Python 3.11 and the cluster on the
+same machine, measured by `python tests/engines_measure.py`:
 
 {measured}
 
-- **Items** travel in chunks that take 0.2 s, so a round trip of some milliseconds is lost in them;
-  an engine pays when its items are worth more than their way. Of four million trivial ones, each
-  takes 0.4 times what it does in the engine's own best batching on joblib, 1.1 times on ray and 1.1
-  to 1.2 times on dask. A map finds its chunk size in three round trips, which on dask are 40 ms: a
-  million items, a quarter of a second, take 1.4 times as long there as hand-made batches of a size
-  that is known (`python tests/engines_overhead.py`).
-- **Counts and logs** ride back with the chunks: however many adds there are, the driver handles one
-  delta a chunk. By the table it hands out and takes back some 110 chunks a second on dask, 750 on
-  ray and 1,600 on joblib: at 0.2 s a chunk that keeps at least 20, 150 and 300 workers busy. Beyond
-  that take larger items, or split the input and run a driver for each part.
-- **A new key of a cache, a lock and a section** are calls to one process: all workers together have
-  as many a second as two of them have by the table (770 on dask, 450 on ray), and no more however
-  many workers there are. A key that is known in a chunk costs nothing. Where that is too slow, ask
-  for many keys at once (`get_many`), do more in a section, or shard: several `Guarded`, or several
-  caches, by a part of the key.
-- **A section of a `Guarded`** carries all of its numbers there and back. Keep it small there.
-- **An array** that is read as a whole goes to every node once a change; blocks go and come once.
+- **Items** travel in chunks that take 0.2 s, so that a round trip of some milliseconds is lost in
+  them; an engine pays when an item is worth more than its way there and back. Of four million
+  trivial items, each takes 0.4 times as long as in the engine's own best batching on joblib, 1.1
+  times on ray and 1.1 to 1.2 times on dask. A map finds its chunk size in three round trips, which
+  take 40 ms on dask: there, a million trivial items (a quarter of a second) take 1.4 times as long
+  as hand-made batches of a size that is known (`python tests/engines_overhead.py`).
+- **Counts and logs** come back with the chunks: however often a job adds, the main process handles
+  one sum for each chunk. By the table, the main process hands out and takes back some 110 chunks a
+  second on dask, 750 on ray and 1,600 on joblib. At 0.2 s a chunk, that keeps at least 20, 150 and
+  300 workers busy. Beyond that, take larger items, or split the input and run a main process for
+  each part.
+- **A new key of a cache, a lock and a section** are calls to one process. By the table, two workers
+  together make 770 such calls a second on dask and 450 on ray, and more workers make no more. A key
+  that a worker has had in the same chunk costs nothing. Where that is too slow, ask for many keys
+  at once (`get_many`), do more in a section, or shard: several `Guarded`, or several caches, each
+  for a part of the keys.
+- **A section of a `Guarded`** carries all of its numbers there and back. Keep a `Guarded` small.
+- **An array** that is read as a whole goes to every node once after each change; a block goes there
+  and back once.
 
-Don't move for speed on one machine, for a job that is one long section, or with files that only one
-machine sees. What a job must not assume there: memory that it shares with the parent, a working
-directory, environment variables, and that its neighbour is on the same machine.
+Don't move to another engine for speed on one machine, for a job that is one long section, or with
+files that only one machine sees. On another engine, a job must not assume that it shares memory, a
+working directory or environment variables with the main process, nor that the worker beside it is
+on the same machine.
 """
 
 #: By what was measured: what one of it takes, an engine.
 MEASURED: dict[str, dict[str, str]] = {
-    "opening it": {"processes": "0.4 s", "dask": "1.3 s", "ray": "6.7 s", "joblib": "0.1 s"},
+    "opening the engine": {
+        "processes": "0.4 s",
+        "dask": "1.3 s",
+        "ray": "6.7 s",
+        "joblib": "0.1 s",
+    },
     "a trivial item": {
         "processes": "0.18 µs",
         "dask": "0.48 µs",
@@ -276,13 +297,13 @@ MEASURED: dict[str, dict[str, str]] = {
         "ray": "4.4 ms",
         "joblib": "0.19 ms",
     },
-    "a section of a `Guarded` of 64 numbers, so": {
+    "a section of a `Guarded` of 64 numbers, by each of 2 workers": {
         "processes": "7.1 µs",
         "dask": "2.6 ms",
         "ray": "5.5 ms",
         "joblib": "0.34 ms",
     },
-    "a section of a `Lock`, so": {
+    "a section of a `Lock`, by each of 2 workers": {
         "processes": "1.8 µs",
         "dask": "2.6 ms",
         "ray": "7.0 ms",
@@ -292,7 +313,7 @@ MEASURED: dict[str, dict[str, str]] = {
 
 
 def missing() -> list[str]:
-    """Name the proofs that are no tests, and the answers that there are not."""
+    """Name the proofs that are no tests, and the answers that are missing or too wide."""
     known = {
         f"{path.name}::{test.name}" for path in PROJECT.glob("test_*.py") for test in tests_in(path)
     }
@@ -303,29 +324,40 @@ def missing() -> list[str]:
         for engine in COLUMNS
         if engine not in answers and "else" not in answers
     ]
-    return sorted(proofs - known) + unanswered
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Write rows, the first of which is the head."""
-    head, *rest = (" | ".join(re.sub(r"\s+", " ", cell) for cell in row) for row in rows)
-    ruler = "|".join(["---"] * len(rows[0]))
-    return "\n".join([f"| {head} |", f"|{ruler}|", *(f"| {row} |" for row in rest)])
+    wide = [
+        answer
+        for _, answers, _ in ROWS
+        for name, answer in answers.items()
+        if name != "more" and len(answer) > WIDEST
+    ]
+    return sorted(proofs - known) + unanswered + wide
 
 
 def page() -> str:
     """Write the page."""
-    rows: list[tuple[str, ...]] = [("", *(f"`{name}`" for name in COLUMNS), "shown by")]
+    notes = Footnotes()
+    parts = []
     for question, answers, proofs in ROWS:
-        cells = (answers.get(name, answers.get("else", "")) for name in COLUMNS)
-        rows.append((question, *cells, ", ".join(f"`{proof}`" for proof in proofs)))
+        engines: dict[str, list[str]] = {}
+        for name in COLUMNS:
+            engines.setdefault(answers.get(name, answers.get("else", "")), []).append(f"`{name}`")
+        rows = [
+            ("every engine" if len(names) == len(COLUMNS) else ", ".join(names), answer)
+            for answer, names in engines.items()
+        ]
+        parts.append(
+            f"**{question}**{notes.mark(proofs)}\n\n{table([('engine', 'answer'), *rows])}"
+        )
+        if "more" in answers:
+            parts.append(textwrap.fill(answers["more"], 100))
     measured = table(
         [
             ("", *(f"`{name}`" for name in COLUMNS)),
             *((what, *(found[name] for name in COLUMNS)) for what, found in MEASURED.items()),
         ]
     )
-    return HEAD + table(rows) + "\n" + TAIL.format(measured=measured)
+    body = "\n\n".join(parts) + "\n" + TAIL.format(measured=measured)
+    return f"{HEAD}{body}\n{notes.text()}\n"
 
 
 if __name__ == "__main__":

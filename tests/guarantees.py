@@ -28,21 +28,35 @@ SUBJECTS = {
 }
 SHARED = ("counter", "log", "cache", "arrays", "locks")
 EVENTS = {
-    "killed": "a worker is killed at any moment, or stopped and then killed",
-    "starting": "a worker is killed while it starts",
-    "server": "the server process of the caches is killed",
-    "forkserver": "the server of the start method `forkserver` is killed",
-    "interrupted": "Ctrl-C or SIGTERM, to the main process or to all of them",
-    "main": "the main process is killed, or all of them at once",
-    "hangs": "a job hangs or is stopped, and has a `timeout`",
-    "fails": "a job raises, or what it raises or returns can't be pickled or unpickled",
-    "crashes": "a job ends its worker each time it is tried",
-    "factory": "what `PerWorker` is to make can't be made",
-    "forks": "a job forks, and the child lives on",
-    "memory": "a job or the main process has no memory left (`RLIMIT_AS`)",
-    "shm": "`/dev/shm` is tiny, or full",
-    "descriptors": "a job or the main process has no descriptor left",
+    "killed": (
+        "a worker is killed",
+        "at any moment of its work, or it is stopped by SIGSTOP and killed then",
+    ),
+    "starting": ("a worker is killed at its start", "before it is ready for its first item"),
+    "server": ("the caches' server is killed", "the process in which the caches of an engine live"),
+    "forkserver": (
+        "the forkserver is killed",
+        "the process from which the start method `forkserver` forks all workers",
+    ),
+    "interrupted": ("Ctrl-C or SIGTERM", "to the main process alone, or to all processes at once"),
+    "main": ("the main process is killed", "alone, or all processes at once"),
+    "hangs": (
+        "an item hangs",
+        "its job does not return, or its worker is stopped; the map has a `timeout`",
+    ),
+    "fails": (
+        "an item fails",
+        "its job raises, or what the job raises or returns can't be pickled or unpickled",
+    ),
+    "crashes": ("an item kills its worker", "each time that it is tried"),
+    "factory": ("a `PerWorker` can't be made", "its factory raises"),
+    "forks": ("a job forks", "the child process goes on when the item has ended"),
+    "memory": ("no memory is left", "for a job or for the main process (`RLIMIT_AS`)"),
+    "shm": ("`/dev/shm` is full", "or too small from the start"),
+    "descriptors": ("no descriptor is left", "for a job or for the main process"),
 }
+"""What can happen: as the tables name it, and what is meant."""
+
 #: What an event has nothing to do with has no cell.
 UNCONCERNED = {("factory", subject) for subject in (*SHARED, "rest")} - {("factory", "counter")}
 
@@ -88,12 +102,21 @@ ELSEWHERE = {
 HEAD = """\
 # What is guaranteed
 
-What holds, within what time and what does not, for all that workers share and whatever ends: as
-the tests say that prove it, under `spawn`, `forkserver` and `fork`. This page is written by
-`python tests/guarantees.py`, from those tests; `nox -s chaos` runs those in `tests/chaos`, which
-kill 1,000 workers on the way, on Linux; each project runs a short storm and the other tests. Times
-are meant for a machine that is not overloaded.
+This page says what holds for the items of a map and for all that its workers share, whatever ends
+or fails, and within what time; below each table stands what does not hold. Each line is proved by
+tests, which its footnote names and which run under `spawn`, `forkserver` and `fork`. Times are
+meant for a machine that is not overloaded.
+
+The suite in `tests/chaos` kills 1,000 workers on Linux (`nox -s chaos`). All other tests that are
+named here come with each project, and so does a short version of that suite.
+
+`python tests/guarantees.py` writes this page from the tests.
+
+## What can happen
+
 """
+WIDEST = 90
+"""Characters in a cell of the tables, so that a row is about a line on the page."""
 
 
 @dataclass
@@ -109,6 +132,24 @@ class Cell:
     holds: str = ""
     within: str = ""
     but: str = ""
+
+
+@dataclass
+class Footnotes:
+    """The tests that prove something, one footnote for each set of them."""
+
+    numbers: dict[tuple[str, ...], int] = field(default_factory=dict)
+
+    def mark(self, proofs: list[str]) -> str:
+        """Return the mark of the footnote that lists these tests."""
+        return f"[^{self.numbers.setdefault(tuple(proofs), len(self.numbers) + 1)}]"
+
+    def text(self) -> str:
+        """Return the footnotes, for the end of the page."""
+        return "\n".join(
+            f"[^{number}]: {', '.join(f'`{proof}`' for proof in proofs)}"
+            for proofs, number in self.numbers.items()
+        )
 
 
 def tests_in(path: Path) -> Iterator[ast.FunctionDef]:
@@ -163,22 +204,34 @@ def missing(cells: dict[tuple[str, str], Cell]) -> list[str]:
         for test in tests_in(path)
     }
     found = [f"{subject}, {event}" for (subject, event), cell in cells.items() if not cell.holds]
+    found += [one for cell in cells.values() for one in (cell.holds,) if len(one) > WIDEST]
     return found + sorted({one for cell in cells.values() for one in cell.proofs} - known)
 
 
 def page(cells: dict[tuple[str, str], Cell]) -> str:
-    """Write the table."""
-    lines = [HEAD]
+    """Write the tables, and below each what does not hold."""
+    notes = Footnotes()
+    events = table([("event", "what is meant by it"), *EVENTS.values()])
+    parts = [HEAD + events]
     for subject, title in SUBJECTS.items():
-        lines += [f"## {title}\n", "| when | holds | within | does not hold | shown by |"]
-        lines.append("|---|---|---|---|---|")
-        for event, when in EVENTS.items():
+        rows: list[tuple[str, ...]] = [("when", "what holds", "within")]
+        exceptions = []
+        for event, (when, _) in EVENTS.items():
             if cell := cells.get((subject, event)):
-                proofs = ", ".join(f"`{one}`" for one in cell.proofs)
-                columns = (when, cell.holds, cell.within or "–", cell.but or "–", proofs)
-                lines.append("| " + " | ".join(re.sub(r"\s+", " ", one) for one in columns) + " |")
-        lines.append("")
-    return "\n".join(lines)
+                rows.append((when, cell.holds + notes.mark(cell.proofs), cell.within or "–"))
+                if cell.but:
+                    exceptions.append(f"- *{when}*: {cell.but}")
+        parts += [f"## {title}", table(rows)]
+        if exceptions:
+            parts += ["What does not hold:", "\n".join(exceptions)]
+    return "\n\n".join([*parts, notes.text()]) + "\n"
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Write rows, the first of which is the head."""
+    lines = [" | ".join(re.sub(r"\s+", " ", cell) for cell in row) for row in rows]
+    lines.insert(1, " | ".join(["---"] * len(rows[0])))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """docs/guarantees.md says what the tests prove, and nothing else."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -20,10 +21,24 @@ def test_each_cell_has_a_test() -> None:
     assert all(cell.proofs for cell in cells.values())
 
 
+def test_each_footnote_is_there_and_used() -> None:
+    text = guarantees.page(guarantees.collect())
+    used = set(re.findall(r"\[\^(\d+)\](?!:)", text))
+    assert used == set(re.findall(r"^\[\^(\d+)\]: `", text, re.MULTILINE))
+    assert len(used) > 20
+
+
+def test_what_holds_fits_into_a_line() -> None:
+    cells = guarantees.collect()
+    key = next(iter(cells))
+    cells[key].holds = "x" * (guarantees.WIDEST + 1)
+    assert guarantees.missing(cells) == [cells[key].holds]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ('("log", "killed", "', '("log", "killed")  # ("', "log, killed"),
+        ('"log", "killed", "', '"log", "killed",  # "', "log, killed"),
         ("def test_the_next_one", "def the_next_one", "locks, killed"),
     ],
 )

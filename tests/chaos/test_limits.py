@@ -15,8 +15,8 @@ TINY = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$0" "$@"'
 
 @pytest.mark.proves("items", "memory")
 @pytest.mark.proves("items", "descriptors")
-@pytest.mark.proves("rest", "memory", "the engine closes, and nothing is left")
-@pytest.mark.proves("rest", "descriptors", "the engine closes, and nothing is left")
+@pytest.mark.proves("rest", "memory", "The engine closes, and nothing is left")
+@pytest.mark.proves("rest", "descriptors", "The engine closes, and nothing is left")
 @pytest.mark.parametrize("what", ["descriptors", "memory"])
 def test_a_main_process_that_lacks_something_says_so(
     start_method: str, signs: Signs, what: str
@@ -26,18 +26,16 @@ def test_a_main_process_that_lacks_something_says_so(
         assert signs.given("as it should")
 
 
-@pytest.mark.proves("items counter log cache locks", "shm", "what is open goes on as before")
+@pytest.mark.proves("items counter log cache locks", "shm", "What is open goes on as before")
 @pytest.mark.proves(
     "arrays",
     "shm",
-    "what does not fit is one line, `SharingError`, before anything is written",
+    "What does not fit is a `SharingError` of one line, before anything is written",
     within="at once",
-    but="a file, by `create_npy`, is the way out",
+    but="An array that does not fit can be a file instead: `create_npy`.",
 )
 @pytest.mark.proves(
-    "rest",
-    "shm",
-    "what can't be had is a `SharingError`, and no SIGBUS that ends the process",
+    "rest", "shm", "What can't be had is a `SharingError`, not a SIGBUS that ends the process"
 )
 def test_a_tiny_shared_memory_is_told_before_it_is_written_to(
     start_method: str, signs: Signs

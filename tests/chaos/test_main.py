@@ -44,26 +44,28 @@ def signal_to(script: scripts.Script, number: signal.Signals, to: str) -> None:
     send(script.process.pid, number)
 
 
-@pytest.mark.proves("items", "main", "nothing more is begun, and no item ends", but="they are lost")
+@pytest.mark.proves(
+    "items", "main", "No further item begins, and no item ends", but="The items that ran are lost."
+)
 @pytest.mark.proves(
     "counter log cache",
     "main",
-    "gone with it: nothing is left behind",
-    but="what has to stay belongs into a file",
+    "Its content is gone, and nothing is left behind",
+    but="Content that has to outlive the main process belongs in a file.",
 )
 @pytest.mark.proves(
     "arrays",
     "main",
-    "no segment is left; a file of `create_npy` is not in its place",
-    but="what `from_npy` maps to be written to is as far as it came",
+    "No segment is left; an unfinished file of `create_npy` is not in its place",
+    but="A file that `from_npy` maps to be written to keeps what was written so far.",
 )
-@pytest.mark.proves("locks", "main", "gone with it; nobody can be left waiting")
+@pytest.mark.proves("locks", "main", "They are gone, and nobody is left waiting")
 @pytest.mark.proves(
     "rest",
     "main",
-    "no process is left, also of those in C code; no segment is",
+    "No process is left, not even one that runs C code, and no segment",
     within="2 s",
-    but="a `.part` of an output may be left, which `doctor --clean` removes",
+    but="The hidden `.part` file of an unfinished output may be left; `doctor --clean` removes it.",
 )
 @pytest.mark.parametrize("to", ["it", "all"])
 def test_nobody_outlives_a_main_process_that_is_killed(
@@ -83,19 +85,23 @@ def test_nobody_outlives_a_main_process_that_is_killed(
 @pytest.mark.proves(
     "items",
     "interrupted",
-    "no more are begun, and those that run may end; a second signal ends them now",
+    "No further item begins; those that run may end; a second signal ends them at once",
     within="5 s",
-    but="one that takes longer is ended",
+    but="An item that takes longer than these 5 s is ended.",
 )
-@pytest.mark.proves("counter log", "interrupted", "what had ended by then, each item whole")
-@pytest.mark.proves("cache", "interrupted", "keeps what it has, for the next engine of that state")
-@pytest.mark.proves("arrays", "interrupted", "each block whole: written once or as it was")
-@pytest.mark.proves("locks", "interrupted", "each section whole: committed or not at all")
+@pytest.mark.proves(
+    "counter log", "interrupted", "It has all items that had ended, each of them whole"
+)
+@pytest.mark.proves(
+    "cache", "interrupted", "The cache keeps what it has, for the next engine of that state"
+)
+@pytest.mark.proves("arrays", "interrupted", "Each block is whole: written once, or as it was")
+@pytest.mark.proves("locks", "interrupted", "Each section is whole: committed, or rolled back")
 @pytest.mark.proves(
     "rest",
     "interrupted",
-    "no process, no segment and no file is left; the exit code is the signal's",
-    within="5 s, and the close of the engine",
+    "No process, segment or file is left; the exit code is that of the signal",
+    within="5 s and the engine's closing",
 )
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("to", ["it", "all"])

@@ -25,40 +25,45 @@ SHARE = 10
 @pytest.mark.proves(
     "items",
     "killed",
-    "each item comes out once, in its place; only the one that ran costs a try (`retries`, 2 more)",
-    within="another worker's start",
-    but="an item may run again: what it does outside of what is shared may be done twice",
+    "Each item comes out once and in its place; only the item that ran loses a try",
+    within="the start of another worker",
+    but="The item that ran is tried again (`retries`, by default 2 more times): what it does "
+    "outside of the shared state, to a file or by an API, may be done twice.",
 )
 @pytest.mark.proves(
     "counter",
     "killed",
-    "each item counts once; exact when the map has ended",
-    but="while work runs, the number may step back",
+    "Each item counts once; the count is exact when the map has ended",
+    but="The count may step back while the map runs.",
 )
-@pytest.mark.proves("log", "killed", "each item's records once, in the order of the items")
+@pytest.mark.proves(
+    "log", "killed", "Each item's records are there once, in the order of the items"
+)
 @pytest.mark.proves(
     "cache",
     "killed",
-    "no key is computed twice at once; who waits for the dead one's value computes it",
-    but="a value that was computed and not stored yet is computed again",
+    "No key is computed twice at once; a worker that waits for the dead one's value computes it",
+    but="A value that was computed and not yet stored is computed again.",
 )
 @pytest.mark.proves(
     "arrays",
     "killed",
-    "`map_blocks`: a block is written once, in place from how it was",
-    but="what a job writes to `array` by itself stays as far as it came",
+    "`map_blocks` writes each block once; in place, it starts from what was there before",
+    but="What a job had written to `array` by itself stays written.",
 )
 @pytest.mark.proves("locks", "killed")
-@pytest.mark.proves("rest", "killed", "nothing is left when the engine has closed")
+@pytest.mark.proves("rest", "killed", "Nothing is left when the engine has closed")
 @pytest.mark.proves(
     "items",
     "starting",
-    "another is started, and no item costs a try; a state of any size",
-    but="20 such deaths in a row end the work; under `spawn`, an argument list of the main process"
-    " of more than 64 KiB can leave it waiting",
+    "Another worker is started, and no item loses a try, however large the state is",
+    but="20 such deaths in a row end the work. Under `spawn`, the main process can wait for ever "
+    "if its own argument list is longer than 64 KiB.",
 )
-@pytest.mark.proves("counter log cache arrays locks", "starting", "as if it had never begun")
-@pytest.mark.proves("rest", "starting", "nothing is left when the engine has closed")
+@pytest.mark.proves(
+    "counter log cache arrays locks", "starting", "The state is as if that worker had never started"
+)
+@pytest.mark.proves("rest", "starting", "Nothing is left when the engine has closed")
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_or_doubled_or_torn(
     start_method: str, signs: Signs, dice: random.Random, kills: int, account: Account
@@ -74,11 +79,10 @@ def test_nothing_is_lost_or_doubled_or_torn(
 @pytest.mark.proves(
     "locks",
     "killed",
-    "`Guarded`: each section commits whole or not at all, and once for its item. `Lock`: the next"
-    " one has it",
-    within="50 ms at the median, 500 ms at the worst, if somebody waits for it",
-    but="a file that a `Lock` protects is as the dead one left it, and its item runs again;"
-    ' `Lock(kind="rlock")` ends with `LockLost`',
+    "A section commits whole and once for its item, or not at all; a worker that waits is next",
+    within="50 ms (median), 500 ms (worst)",
+    but="A file that a `Lock` protects stays as the dead worker left it, and its item runs "
+    'again. With `Lock(kind="rlock")` the others get `LockLost`.',
 )
 @pytest.mark.timeout(300)
 def test_the_next_one_is_in_at_once(

@@ -56,22 +56,24 @@ def weather(storm: Storm, *kinds: str, **options: Any) -> list[Any]:
 @pytest.mark.proves(
     "items",
     "hangs",
-    "it ends as `ItemTimeout`, also in C code, and is not tried again; the others go on",
-    within="its `timeout`, and another worker's start",
-    but="without a `timeout` a map waits for ever",
+    "The item ends as `ItemTimeout`, in C code too, without another try; the others go on",
+    within="its `timeout` and a worker's start",
+    but="Without a `timeout` a map waits for ever.",
 )
-@pytest.mark.proves("counter log cache", "hangs", "exact for all other items; it does not count")
 @pytest.mark.proves(
-    "arrays", "hangs", "its block is put back as it was; all others are written once"
+    "counter log cache", "hangs", "Exact for all other items; the item that hung does not count"
+)
+@pytest.mark.proves(
+    "arrays", "hangs", "The item's block is put back as it was; all others are written once"
 )
 @pytest.mark.proves(
     "locks",
     "hangs",
-    "all others' sections commit once",
-    but="a section that it had left has committed; who waits for what it holds waits as long, and"
-    " may reach the `timeout` too",
+    "The sections of all other items commit once",
+    but="A section that the item had left before it hung has committed. An item that waits for "
+    "what the hung one holds waits as long, and may reach the `timeout` too.",
 )
-@pytest.mark.proves("rest", "hangs", "its worker is gone")
+@pytest.mark.proves("rest", "hangs", "The item's worker is gone")
 def test_a_job_that_hangs_is_ended(long_storm: Storm) -> None:
     outcomes = weather(long_storm, *HANGS, timeout=3.0, chunk_size=1)
     assert [type(outcome.error) for outcome in outcomes] == [sharing.ItemTimeout] * len(HANGS)
@@ -80,24 +82,29 @@ def test_a_job_that_hangs_is_ended(long_storm: Storm) -> None:
 @pytest.mark.proves(
     "items",
     "fails",
-    "it comes as `JobFailed` with the worker's traceback, and is not tried again; the others go on",
-    but="the exception itself does not travel, its name, text and traceback do",
-)
-@pytest.mark.proves("counter", "fails", "exact for all others; what it had added by then counts")
-@pytest.mark.proves("log", "fails", "exact for all others; what it had appended by then is there")
-@pytest.mark.proves(
-    "cache", "fails", "what `compute` raises is its caller's; the next one computes"
+    "The item ends as `JobFailed`, without another try; the others go on",
+    but="The exception itself does not travel: `JobFailed` has its name, its text and the "
+    "worker's traceback.",
 )
 @pytest.mark.proves(
-    "arrays", "fails", "its block is put back as it was; all others are written once"
+    "counter", "fails", "Exact; what the failed item had added before it failed counts"
+)
+@pytest.mark.proves(
+    "log", "fails", "Complete; what the failed item had appended before it failed is there"
+)
+@pytest.mark.proves(
+    "cache", "fails", "What `compute` raises goes to its caller; the next caller computes"
+)
+@pytest.mark.proves(
+    "arrays", "fails", "The item's block is put back as it was; all others are written once"
 )
 @pytest.mark.proves(
     "locks",
     "fails",
-    "the section that raised is rolled back",
-    but="one that it had left has committed",
+    "The section that raised is rolled back",
+    but="A section that the item had left before it failed has committed.",
 )
-@pytest.mark.proves("rest", "fails", "its worker goes on")
+@pytest.mark.proves("rest", "fails", "The item's worker goes on")
 def test_a_job_that_fails_is_an_answer(long_storm: Storm) -> None:
     outcomes = weather(long_storm, *FAILS)
     assert [outcome.error.error_type for outcome in outcomes] == list(FAILS.values())
@@ -106,11 +113,11 @@ def test_a_job_that_fails_is_an_answer(long_storm: Storm) -> None:
 @pytest.mark.proves(
     "items",
     "crashes",
-    "it ends as `WorkerDied`, with the signal; the others go on",
+    "The item ends as `WorkerDied`, which names the signal; the others go on",
     within="`retries` + 1 tries",
 )
-@pytest.mark.proves("counter log cache arrays locks", "crashes", "exact for all other items")
-@pytest.mark.proves("rest", "crashes", "nothing is left when the engine has closed")
+@pytest.mark.proves("counter log cache arrays locks", "crashes", "Exact for all other items")
+@pytest.mark.proves("rest", "crashes", "Nothing is left when the engine has closed")
 def test_a_job_that_kills_its_worker_is_given_up(long_storm: Storm) -> None:
     outcomes = weather(long_storm, "segfaults", "is_out_of_memory", retries=1)
     for outcome, how in zip(outcomes, ("SIGSEGV", "SIGKILL"), strict=True):
@@ -121,12 +128,13 @@ def test_a_job_that_kills_its_worker_is_given_up(long_storm: Storm) -> None:
 @pytest.mark.proves(
     "items",
     "memory",
-    "in a job: `MemoryError` is its answer, as any exception; in the main process: the map ends"
-    " with it, or with what failed",
-    but="the kernel, out of memory, kills: see there",
+    "In a job, the item fails with `MemoryError`; in the main process, the map raises",
+    but="The error in the main process is `MemoryError`, or that of what failed for want of "
+    "memory. A kernel that has no memory left kills a process instead: see the rows on "
+    "killed ones.",
 )
 @pytest.mark.proves(
-    "counter log cache arrays locks", "memory", "exact for all other items of a job"
+    "counter log cache arrays locks", "memory", "Exact for all other items of a job"
 )
 def test_a_job_without_memory_fails(long_storm: Storm) -> None:
     outcomes = weather(long_storm, "asks_for_too_much_memory", "returns_too_much")
@@ -136,11 +144,11 @@ def test_a_job_without_memory_fails(long_storm: Storm) -> None:
 @pytest.mark.proves(
     "items",
     "descriptors",
-    "in a job: `OSError` is its answer, as any exception; in the main process: a worker that can't"
-    " be replaced ends the map with it",
+    "In a job, the item fails with `OSError`; in the main process, the map may end with it",
+    but="The map ends with `OSError` when a worker has died and can't be replaced.",
 )
 @pytest.mark.proves(
-    "counter log cache arrays locks", "descriptors", "exact for all other items of a job"
+    "counter log cache arrays locks", "descriptors", "Exact for all other items of a job"
 )
 def test_a_job_without_descriptors_fails(long_storm: Storm) -> None:
     (outcome,) = weather(long_storm, "opens_too_many_files")
@@ -151,17 +159,19 @@ def test_a_job_without_descriptors_fails(long_storm: Storm) -> None:
 @pytest.mark.proves(
     "items",
     "forks",
-    "neither its answer nor its worker's death waits for the child",
-    but="the child is the job's to end",
+    "Neither the item's result nor the death of its worker waits for the child",
+    but="Nobody ends the child but the job.",
 )
 @pytest.mark.proves(
-    "counter log cache arrays locks", "forks", "exact, also if its worker dies then"
+    "counter log cache arrays locks",
+    "forks",
+    "Exact, also if the worker dies while the child lives",
 )
 @pytest.mark.proves(
     "rest",
     "forks",
-    "the engine closes without waiting for the child",
-    but="what the child keeps open stays as long as it lives",
+    "The engine closes without waiting for the child",
+    but="What the child keeps open stays open as long as the child lives.",
 )
 def test_a_job_that_forks_holds_nobody_up(long_storm: Storm) -> None:
     signs = long_storm.state.signs
@@ -177,10 +187,10 @@ def test_a_job_that_forks_holds_nobody_up(long_storm: Storm) -> None:
 @pytest.mark.proves(
     "items",
     "factory",
-    "each item that asks for it fails with that exception, and the others go on",
-    but="it is tried again at each `get()`",
+    "Each item that calls `get()` fails with that exception; the others go on",
+    but="The factory is called again at each `get()`.",
 )
-@pytest.mark.proves("counter", "factory", "what an item had added before it asked counts")
+@pytest.mark.proves("counter", "factory", "What an item had added before it called `get()` counts")
 def test_what_cannot_be_made_is_the_failure_of_those_who_ask(start_method: str) -> None:
     state = PerWorkerState(sharing.Counter(), sharing.PerWorker(Unmakable))
     with sharing.open_engine(state, workers=2, start_method=start_method) as engine:
@@ -202,15 +212,17 @@ def in_the_middle(storm: Storm, do: Callable[[], object]) -> None:
     storm.map_beside()
 
 
-@pytest.mark.proves("items counter log arrays locks", "server", "go on as if nothing had happened")
+@pytest.mark.proves(
+    "items counter log arrays locks", "server", "The work goes on as if nothing had happened"
+)
 @pytest.mark.proves(
     "cache",
     "server",
-    "workers compute for themselves until another is up, which begins empty",
-    within="another process's start",
-    but="meanwhile a key may be computed twice at once; what was kept is gone",
+    "Each worker computes for itself until another server is up, which begins empty",
+    within="the start of another process",
+    but="Until then, two workers may compute a key at once. What the cache had kept is gone.",
 )
-@pytest.mark.proves("rest", "server", "nothing is left when the engine has closed")
+@pytest.mark.proves("rest", "server", "Nothing is left when the engine has closed")
 def test_a_server_that_is_killed_is_replaced(start_method: str, signs: Signs) -> None:
     with open_storm(signs, start_method, random.Random(6)) as storm:
         services = storm.engine._host.services  # type: ignore[attr-defined]
@@ -222,13 +234,15 @@ def test_a_server_that_is_killed_is_replaced(start_method: str, signs: Signs) ->
 @pytest.mark.proves(
     "items",
     "forkserver",
-    "as if all its workers had been killed: each item comes out once",
-    within="the start of another one and of all workers",
+    "Each item comes out once, as if all workers had been killed",
+    within="its start and that of all workers",
 )
 @pytest.mark.proves(
-    "counter log cache arrays locks", "forkserver", "as exact as when a worker is killed"
+    "counter log cache arrays locks", "forkserver", "As exact as when a worker is killed"
 )
-@pytest.mark.proves("rest", "forkserver", "its workers are gone before others do their items")
+@pytest.mark.proves(
+    "rest", "forkserver", "The old workers are gone before new ones run their items"
+)
 def test_a_forkserver_that_is_killed_takes_its_workers_along(
     signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
