@@ -57,6 +57,22 @@ def test_a_field_is_measured_without_its_peers(source: Path, tmp_path: Path) -> 
     assert "<script" not in picture
 
 
+def test_the_page_says_what_its_maker_says(compare: Any) -> None:
+    """But for what was measured, which only a run can say."""
+    page = importlib.import_module("peers.page")
+    text = (DOCS / "performance.md").read_text("utf-8")
+    assert page.INTRODUCTION in text
+    notes = re.findall(r"\*\*not met\*\*\. (.*) \|$", text, re.MULTILINE)
+    assert notes
+    known = {
+        value
+        for name in ("arrays", "caches", "copies", "counters", "locks", "tasks")
+        for value in vars(importlib.import_module(f"peers.{name}")).values()
+        if isinstance(value, str)
+    }
+    assert set(notes) <= known
+
+
 def test_what_goes_wrong_with_one_way_is_said_and_the_others_go_on(compare: Any) -> None:
     closed = []
 

@@ -57,7 +57,7 @@ def test_its_numbers_are_those_of_the_page_on_performance(numbers: ModuleType) -
 
 def test_numbers_that_were_measured_anew_are_taken_over(numbers: ModuleType) -> None:
     readme, page = (path.read_text("utf-8") for path in (numbers.README, numbers.PAGE))
-    row = "| counters: Counter.add(1), faster than Value with its lock | at least 20.0× |"
+    row = "| counters: Counter.add(1), as fast as Value with its lock | at least 20.0× |"
     assert row in page
     changed = numbers.with_numbers(readme, page.replace(row, f"{row} 1,234.6× | met |\n"))
     assert re.search(r"an\s+add\s+1,235\s+times\s+as\s+fast\s+as\s+`Value`", changed)

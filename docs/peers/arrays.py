@@ -259,8 +259,8 @@ def dask(setting: Setting) -> Iterator[Run]:
 SHARED, QUARTER, THREADS = "map_blocks", "map_blocks, a quarter of it", "numpy in 2 threads"
 OURS, MPIRE, BY_HAND = "map_blocks", "mpire, shared memory", "joblib, both mapped by hand"
 COPIES = (
-    "Memory bounds it: to bring 200 MB into shared memory takes all of them a copy, "
-    "which is half of what ours takes in all"
+    "Memory is the bound: every way has to copy the 200 MB into shared memory, and that copy is "
+    "half of what ours takes in all"
 )
 PAGES = (
     "Pages bound it: those of shared memory are small ones, which each worker maps for itself, "
@@ -308,5 +308,7 @@ def targets(found: dict[str, Comparison]) -> list[Target]:
         most_times(shared, SHARED, 1.15, THREADS, PAGES),
         *least_times(arrays, OURS, 3, list(OTHERS), COPIES),
         most_times(arrays, OURS, 1, MPIRE),
-        Target(f"shared arrays: {SHARED}, of {QUARTER}, each row", 1.1, quarter and quarter / 4),
+        Target(
+            f"shared arrays: {SHARED}, as long as {QUARTER}, each row", 1.1, quarter and quarter / 4
+        ),
     ]

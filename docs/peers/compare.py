@@ -189,7 +189,7 @@ def least_times(
     """Targets to be at least that many times as fast as each of these."""
     return [
         Target(
-            f"{comparison.key}: {ours}, faster than {other}",
+            f"{comparison.key}: {ours}, as fast as {other}",
             bound,
             comparison.ratio(other, ours),
             least=True,
@@ -203,5 +203,5 @@ def most_times(
     comparison: Comparison, ours: str, bound: float, other: str, note: str = ""
 ) -> Target:
     """A target to take at most that many times as long as another."""
-    text = f"{comparison.key}: {ours}, of {other}"
+    text = f"{comparison.key}: {ours}, as long as {other}"
     return Target(text, bound, comparison.ratio(ours, other), note=note)

@@ -69,8 +69,8 @@ def copied(make: Callable[[Path], None]) -> Opener:
 
 OURS, PLAIN, EMPTY = "this template", "its files with nothing to render", "an empty template"
 NOTE = (
-    "Copier itself bounds it: it renders each path and starts git once for each file, "
-    "so as many plain files take as long"
+    "Copier itself is the bound: it renders each path and starts git once for each file, so that "
+    "as many plain files take as long"
 )
 
 

@@ -225,11 +225,11 @@ OURS, FOUR = "Counter.add(1)", "Counter.add(1), 4 times as often"
 CALL, INLINE = "an empty method of that signature", "a list's n[0] += 1"
 LESS = "an empty method of one argument"
 ADDS = 400_000
-NOTE = "Python bounds it: an integer is made and stored, with no other step but the label's"
+NOTE = "Python is the bound: add makes an integer and stores it, with no other step but the label's"
 
 WAITING = (
-    "The cores bound it, where two that are busy slow each other down: ours uses both, "
-    "and of two workers that wait for a lock one sleeps"
+    "The cores are the bound where two busy ones slow each other down: Counter uses both, while "
+    "one of two workers sleeps when they wait for a lock"
 )
 
 

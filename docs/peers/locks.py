@@ -201,11 +201,14 @@ OTHERS = {
 }
 
 NOTE = (
-    "Python bounds it: the methods of an RLock are C, and ours are Python's, "
-    "which keep the order of locks, and call a mutex that outlives its holder"
+    "Python is the bound: the methods of an RLock are C, and those of ours are Python, which keep "
+    "the order of locks and call a mutex that outlives its holder"
 )
 
-SLEEPS = "Who waits in the kernel sleeps, so that the other one's sections come as if it were alone"
+SLEEPS = (
+    "A worker that waits for portalocker sleeps in the kernel, so that the sections of the other "
+    "worker come as fast as if it were alone"
+)
 
 
 def entries() -> list[Entry]:

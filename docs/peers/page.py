@@ -24,12 +24,16 @@ text.value {{ text-anchor: start; }}
 </style>"""
 """What a chart brings along, since it lies in no page."""
 INTRODUCTION = """\
-What a user would pick instead, on the same work in the same run: `nox -s peers` makes this page.
-The ways of a table were run in turn; the numbers are medians of the rounds, ± is half of what lies
-between the quartiles, and a ratio is the median of the ratios of the rounds. Each way is used as
-its own documentation advises, and its result is checked: one that fails, or comes to a wrong
-result, is listed with the reason. In the charts less is better, blue is ours, grey shares nothing
-between processes, and numbers that lie far apart stand on a logarithmic scale."""
+This page compares the template with what a user would pick instead, on the same work and in the
+same run: `nox -s peers` measures all of it and writes the page. The ways of a table take turns. A
+number is the median of the rounds, ± is half the distance between the quartiles, and a ratio is the
+median of the ratios of the rounds. Each way is used as its own documentation advises, and its
+result is checked: a way that fails, or that comes to a wrong result, is listed with the reason. In
+the charts less is better; blue bars are ours, grey bars share nothing between processes, and
+numbers that lie far apart stand on a logarithmic scale.
+
+A target is a bound for one of these ratios: "A, as long as B" is the time of A divided by that of
+B, and "A, as fast as B" the time of B divided by that of A."""
 ROLES = {"ours": "ours", "copied": "", "floor": "shares nothing"}
 
 
@@ -150,7 +154,7 @@ def table_of_targets(fields: list[Field]) -> str:
             bound = f"{'at least' if one.least else 'at most'} {one.show(one.bound)}"
             note = f". {one.note}" if one.note and not one.met else ""
             rows.append([one.text, bound, found, f"{met}{note}"])
-    return table(["", "bound", "found", ""], rows)
+    return table(["target", "bound", "found", ""], rows)
 
 
 def text(fields: list[Field], charts: dict[str, str] | None = None) -> str:

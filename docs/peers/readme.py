@@ -9,13 +9,13 @@ README, PAGE = ROOT / "README.md", ROOT / "docs/performance.md"
 #: What README.md says, with {} for a number, and the row of "Targets" that the number is from.
 QUOTED = {
     "an add {} times as fast as `Value` with its lock": (
-        "counters: Counter.add(1), faster than Value with its lock"
+        "counters: Counter.add(1), as fast as Value with its lock"
     ),
     "a repeated hit {} times as `Manager().dict()`": (
-        "cache hits: Cache, a repeated hit, faster than Manager().dict()"
+        "cache hits: Cache, a repeated hit, as fast as Manager().dict()"
     ),
     "200 MB there and back {} times as a pickling `Pool`": (
-        "arrays: map_blocks, faster than Pool, pickled"
+        "arrays: map_blocks, as fast as Pool, pickled"
     ),
 }
 

@@ -158,8 +158,8 @@ EXECUTOR, JOBLIB, MPIRE, PEBBLE = "ProcessPoolExecutor", "joblib", "mpire", "peb
 IDEAL = "the waiting alone"
 ITEMS = 1_000_000
 NOTE = (
-    "A worker has one chunk at a time, and writes down which item it begins, so that a death costs "
-    "that one alone; those of a Pool have all chunks in a pipe, and no such book"
+    "A worker of ours has one chunk at a time and notes which item it begins, so that its death "
+    "costs that item alone; the workers of a Pool find all chunks in one pipe and note nothing"
 )
 
 
