@@ -81,17 +81,17 @@ ROWS: list[Row] = [
             "again. A run on a node of the cluster is ended by ray itself, with exit code 1.",
         },
         [
-            "test_dask.py::test_a_scheduler_that_is_gone_is_no_fresh_zero",
-            "test_ray.py::test_a_cluster_that_is_gone_is_no_fresh_zero",
+            "test_dask.py::test_a_scheduler_that_is_gone_raises_state_lost",
+            "test_ray.py::test_a_cluster_that_is_gone_raises_state_lost",
         ],
     ),
     (
         "Is a key computed once over all workers?",
         {"else": "yes; when a worker dies over it, the next one computes it at once"},
         [
-            "test_cache.py::test_the_next_computes_when_one_is_killed",
+            "test_cache.py::test_the_next_worker_computes_when_the_computing_one_is_killed",
             "test_cache_remote.py::test_each_key_is_computed_once_over_all_workers",
-            "test_cache_remote.py::test_the_next_computes_when_one_is_killed",
+            "test_cache_remote.py::test_the_next_worker_computes_when_the_computing_one_is_killed",
         ],
     ),
     (
@@ -107,7 +107,7 @@ ROWS: list[Row] = [
             "ray": "in an actor on the driver's node; the actor takes no core",
             "joblib": "in threads of the main process",
         },
-        ["test_cache_remote.py::test_the_parent_takes_part"],
+        ["test_cache_remote.py::test_the_main_process_uses_the_same_cache"],
     ),
     (
         "What is lost with that process?",
@@ -118,10 +118,10 @@ ROWS: list[Row] = [
             "joblib": "the run: it is the main process",
         },
         [
-            "test_cache.py::test_goes_on_when_its_process_is_killed",
-            "test_cache_remote.py::test_goes_on_when_its_process_is_killed",
-            "test_dask.py::test_a_scheduler_that_is_gone_is_no_fresh_zero",
-            "test_locks_remote.py::test_what_is_lost_is_no_fresh_zero",
+            "test_cache.py::test_a_cache_goes_on_when_its_process_is_killed",
+            "test_cache_remote.py::test_a_cache_goes_on_when_its_process_is_killed",
+            "test_dask.py::test_a_scheduler_that_is_gone_raises_state_lost",
+            "test_locks_remote.py::test_guarded_values_that_are_lost_raise_state_lost",
         ],
     ),
     (
@@ -131,8 +131,8 @@ ROWS: list[Row] = [
             "else": "when the engine learns of the death, or 15 s later where it can't learn of it",
         },
         [
-            "test_locks.py::test_each_section_commits_once",
-            "test_locks_remote.py::test_what_a_dead_one_held_is_free_soon",
+            "test_locks.py::test_each_section_commits_once_whenever_its_worker_dies",
+            "test_locks_remote.py::test_the_lock_of_a_dead_worker_is_free_soon",
             "test_leases.py::test_an_expired_lease_commits_nothing",
         ],
     ),
@@ -143,9 +143,9 @@ ROWS: list[Row] = [
             "else": "yes, by a receipt beside the numbers; a holder without its lease can't commit",
         },
         [
-            "test_locks.py::test_each_section_commits_once",
+            "test_locks.py::test_each_section_commits_once_whenever_its_worker_dies",
             "test_locks_remote.py::test_each_section_commits_once_whoever_is_killed",
-            "test_locks_remote.py::test_who_outlives_his_lease_commits_nothing",
+            "test_locks_remote.py::test_a_holder_that_outlives_its_lease_commits_nothing",
         ],
     ),
     (
@@ -160,7 +160,7 @@ ROWS: list[Row] = [
         [
             "test_arrays_remote.py::test_every_worker_sees_the_arrays_as_they_are_when_a_map_begins",
             "test_arrays_remote.py::test_another_array_is_seen_as_it_was_when_the_map_began",
-            "test_arrays_remote.py::test_a_write_that_nobody_would_see_is_refused",
+            "test_arrays_remote.py::test_a_write_to_a_copy_of_an_array_is_refused",
         ],
     ),
     (

@@ -67,15 +67,19 @@ ELSEWHERE = {
     ],
     ("items", "starting"): ["test_processes.py::test_a_worker_killed_before_it_has_read_its_state"],
     ("counter", "killed"): [
-        "test_counter.py::test_steps_back_to_what_is_certain_when_a_worker_dies"
+        "test_counter.py::test_a_counter_steps_back_to_what_is_certain_when_a_worker_dies"
     ],
-    ("cache", "killed"): ["test_cache.py::test_the_next_computes_when_one_is_killed"],
+    ("cache", "killed"): [
+        "test_cache.py::test_the_next_worker_computes_when_the_computing_one_is_killed"
+    ],
     ("locks", "killed"): [
-        "test_locks.py::test_each_section_commits_once",
-        "test_locks.py::test_a_lost_rlock_is_no_wait_for_ever",
+        "test_locks.py::test_each_section_commits_once_whenever_its_worker_dies",
+        "test_locks.py::test_waiting_for_an_rlock_of_a_dead_holder_raises_lock_lost",
     ],
-    ("arrays", "killed"): ["test_arrays.py::test_in_place_whoever_dies_in_the_middle"],
-    ("cache", "server"): ["test_cache.py::test_goes_on_when_its_process_is_killed"],
+    ("arrays", "killed"): [
+        "test_arrays.py::test_blocks_changed_in_place_are_exact_when_workers_die_in_the_middle"
+    ],
+    ("cache", "server"): ["test_cache.py::test_a_cache_goes_on_when_its_process_is_killed"],
     ("items", "interrupted"): [
         "test_processes.py::test_a_signal_lets_what_runs_end",
         "test_processes.py::test_a_second_signal_ends_it_now",
@@ -87,16 +91,20 @@ ELSEWHERE = {
     ("arrays", "hangs"): ["test_arrays.py::test_a_block_that_fails_is_as_it_was"],
     ("counter", "fails"): ["test_counter.py::test_the_adds_of_an_item_that_raised_count"],
     ("log", "fails"): ["test_counter_log.py::test_the_records_of_an_item_that_raised_count"],
-    ("cache", "fails"): ["test_cache.py::test_what_raises_is_its_callers_and_the_next_computes"],
+    ("cache", "fails"): [
+        "test_cache.py::test_an_exception_of_compute_is_its_callers_and_the_next_computes"
+    ],
     ("arrays", "fails"): ["test_arrays.py::test_a_block_that_fails_is_as_it_was"],
-    ("locks", "fails"): ["test_locks.py::test_an_exception_rolls_back"],
+    ("locks", "fails"): ["test_locks.py::test_an_exception_rolls_a_section_back"],
     ("counter", "crashes"): [
         "test_counter.py::test_an_item_that_kills_every_worker_does_not_count",
     ],
     ("log", "crashes"): [
         "test_counter_log.py::test_an_item_that_kills_every_worker_leaves_no_record",
     ],
-    ("arrays", "shm"): ["test_arrays.py::test_what_is_too_large_is_told_before_it_is_made"],
+    ("arrays", "shm"): [
+        "test_arrays.py::test_an_array_that_is_too_large_is_refused_before_it_is_made"
+    ],
 }
 
 HEAD = """\

@@ -36,7 +36,7 @@ class Script:
         """
         self.said, errors = self.process.communicate(timeout=LIMIT)
         assert self.process.returncode == code, errors
-        wait_until(self.is_gone)
+        wait_until(self.is_gone, name=lambda: f"the end of {leftovers.alive(self.family)}")
         return errors
 
     def is_gone(self) -> bool:

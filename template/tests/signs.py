@@ -10,13 +10,37 @@ LIMIT = 60.0
 """Seconds after which what is waited for is taken not to come, on a machine that is busy, too."""
 
 
-def wait_until(what: Callable[[], object], limit: float = LIMIT) -> None:
-    """Wait for something that can only be asked for again and again."""
+def wait_until(
+    what: Callable[[], object], limit: float = LIMIT, name: Callable[[], str] | None = None
+) -> None:
+    """Wait for something that can only be asked for again and again.
+
+    Args:
+        what: the condition.
+        limit: seconds.
+        name: says what was waited for; left out, the code of the condition.
+
+    Raises:
+        TimeoutError: the condition did not come true, with its name.
+    """
     end = time.monotonic() + limit
     while not what():
         if time.monotonic() > end:
-            raise TimeoutError(f"did not come in {limit:g} s: {what}")
+            waited_for = _code_of(what) if name is None else name()
+            raise TimeoutError(f"did not come in {limit:g} s: {waited_for}")
         time.sleep(0.002)
+
+
+def _code_of(condition: Callable[[], object]) -> str:
+    """The lines that a condition was written in, and where they are."""
+    import inspect  # not before it is needed: workers import this module
+
+    try:
+        lines, number = inspect.getsourcelines(condition)
+        file = inspect.getsourcefile(condition) or ""
+    except (OSError, TypeError):  # a condition without lines
+        return repr(condition)
+    return f"{' '.join(''.join(lines).split())} ({Path(file).name}, line {number})"
 
 
 @dataclass(frozen=True)
@@ -34,7 +58,11 @@ class Signs:
 
     def wait(self, name: str, limit: float = LIMIT) -> None:
         """Wait until it is given."""
-        wait_until((self.folder / name).exists, limit)
+        wait_until(lambda: self.given(name), limit, lambda: self._missing(name))
+
+    def _missing(self, name: str) -> str:
+        there = sorted(path.name for path in self.folder.iterdir())
+        return f"the sign {name!r}; those that were given: {', '.join(there) or 'none'}"
 
     def first(self, name: str) -> bool:
         """Give it; whether nobody had before."""

@@ -73,7 +73,7 @@ def test_blocks_depend_on_nothing_but_the_array(signs: Signs) -> None:
     assert np.array_equal(sum(found[0]), sum(found[1]))
 
 
-def test_writes_to_another_array(engine: Engine) -> None:
+def test_map_blocks_writes_to_another_array(engine: Engine) -> None:
     engine.map_blocks(jobs.round_to_out, engine.state.source, engine.state.out, rows=70)
     assert np.array_equal(engine.state.out.array, numbers().round(1).astype("float32"))
     assert np.array_equal(engine.state.source.array, numbers())
@@ -90,7 +90,7 @@ def test_writes_to_another_array(engine: Engine) -> None:
         ({"retries": -1}, "retries must be 0 or more"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_bad_arguments_of_map_blocks_are_refused(
     engine: Engine, options: dict[str, Any], message: str
 ) -> None:
     given = {"source": engine.state.source, "out": engine.state.out} | options
@@ -126,7 +126,9 @@ def test_arrays_that_do_not_match_are_refused(tmp_path: Path) -> None:
 # In place, whoever dies
 
 
-def test_in_place_whoever_dies_in_the_middle(start_method: str, signs: Signs) -> None:
+def test_blocks_changed_in_place_are_exact_when_workers_die_in_the_middle(
+    start_method: str, signs: Signs
+) -> None:
     state = fresh_state(signs, die_on=(0, 300, 950))
     with sharing.open_engine(state, workers=2, start_method=start_method) as engine:
         engine.map_blocks(jobs.double_in_steps, state.source, rows=50)
@@ -134,7 +136,9 @@ def test_in_place_whoever_dies_in_the_middle(start_method: str, signs: Signs) ->
         assert np.array_equal(state.source.array, doubled())
 
 
-def test_in_place_whoever_dies_between_blocks(start_method: str, signs: Signs) -> None:
+def test_blocks_changed_in_place_are_exact_when_workers_die_between_blocks(
+    start_method: str, signs: Signs
+) -> None:
     state = fresh_state(signs)
     with sharing.open_engine(state, workers=1, start_method=start_method) as engine:
         engine.map_blocks(jobs.double_and_arm, state.source, rows=50, retries=1)
@@ -143,7 +147,9 @@ def test_in_place_whoever_dies_between_blocks(start_method: str, signs: Signs) -
     assert np.array_equal(state.source.array, doubled())
 
 
-def test_in_place_when_workers_are_killed_from_outside(start_method: str, signs: Signs) -> None:
+def test_blocks_changed_in_place_are_exact_when_workers_are_killed_from_outside(
+    start_method: str, signs: Signs
+) -> None:
     state = fresh_state(signs)
     with sharing.open_engine(state, workers=2, start_method=start_method) as engine:
         for _ in range(4):
@@ -202,7 +208,7 @@ def test_views_outlive_the_engine_and_the_array(start_method: str, signs: Signs)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="there is no limit to run into")
-def test_what_is_too_large_is_told_before_it_is_made() -> None:
+def test_an_array_that_is_too_large_is_refused_before_it_is_made() -> None:
     room = os.statvfs("/dev/shm")
     free = room.f_bavail * room.f_frsize
     with pytest.raises(sharing.SharingError) as caught:
@@ -214,7 +220,7 @@ def test_what_is_too_large_is_told_before_it_is_made() -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", ">i8", "complex128", "bool", "S5", "<M8[s]", "i4,f8"])
-def test_takes_every_type_but_objects(dtype: str) -> None:
+def test_an_array_has_any_dtype_but_object(dtype: str) -> None:
     source = np.zeros((3, 2), dtype)
     shared = sharing.SharedArray.from_array(source)
     assert shared.dtype == source.dtype
@@ -223,7 +229,7 @@ def test_takes_every_type_but_objects(dtype: str) -> None:
     assert np.array_equal(shared.array, source)
 
 
-def test_takes_any_shape_that_has_elements() -> None:
+def test_an_array_has_any_shape_with_elements() -> None:
     assert sharing.SharedArray(5).array.tolist() == [0.0] * 5
     assert sharing.SharedArray((), "int8").array.tolist() == 0
     assert sharing.SharedArray.from_array(numbers().T).array.flags.c_contiguous
@@ -238,7 +244,7 @@ def test_takes_any_shape_that_has_elements() -> None:
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_maps_a_file_to_be_read(
+def test_from_npy_maps_a_file_to_be_read(
     start_method: str, tmp_path: Path, signs: Signs, order: Any
 ) -> None:
     path = tmp_path / "table.npy"
@@ -340,7 +346,7 @@ def test_a_new_file_can_be_put_in_place_at_once(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_new_file_goes_where_it_can(tmp_path: Path) -> None:
+def test_a_new_file_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.npy").mkdir()
     for name, error in (("no/new.npy", FileNotFoundError), ("folder.npy", IsADirectoryError)):
         with pytest.raises(error) as caught:
@@ -364,10 +370,20 @@ def nothing_is_put_back() -> None:
 @pytest.mark.parametrize(
     ("fault", "test", "variant"),
     [
-        (nothing_is_put_back, test_in_place_whoever_dies_in_the_middle, "fork"),
-        (nothing_is_put_back, test_in_place_whoever_dies_between_blocks, "fork"),
+        (
+            nothing_is_put_back,
+            test_blocks_changed_in_place_are_exact_when_workers_die_in_the_middle,
+            "fork",
+        ),
+        (
+            nothing_is_put_back,
+            test_blocks_changed_in_place_are_exact_when_workers_die_between_blocks,
+            "fork",
+        ),
         (nothing_is_put_back, test_a_block_that_fails_is_as_it_was, "fork"),
     ],
 )
-def test_goes_red(fault: Callable[[], None], test: Callable[..., None], variant: str) -> None:
+def test_each_fault_makes_a_test_fail(
+    fault: Callable[[], None], test: Callable[..., None], variant: str
+) -> None:
     assert_red(fault, test, variant)

@@ -51,7 +51,7 @@ def test_every_worker_sees_the_arrays_as_they_are_when_a_map_begins(engine: Engi
     assert list(engine.map(jobs.add_up, range(3))) == expected_sums(engine)
 
 
-def test_writes_to_another_array_in_the_order_of_blocks(engine: Engine) -> None:
+def test_map_blocks_writes_to_another_array_in_the_order_of_blocks(engine: Engine) -> None:
     source, out = engine.state.source, engine.state.out
     blocks = engine.map_blocks(jobs.bounds, source, out, rows=300)
     assert blocks == [(0, 299), (300, 599), (600, 899), (900, 999)]
@@ -60,7 +60,7 @@ def test_writes_to_another_array_in_the_order_of_blocks(engine: Engine) -> None:
     assert np.array_equal(source.array, numbers())
 
 
-def test_reads_from_a_file_that_all_see(engine: Engine) -> None:
+def test_from_npy_reads_a_file_that_all_workers_see(engine: Engine) -> None:
     fixed, out = engine.state.fixed, engine.state.out
     assert engine.map_blocks(jobs.bounds, fixed, rows=500) == [(0, 499), (500, 999)]
     out.array[...] = 0
@@ -70,7 +70,7 @@ def test_reads_from_a_file_that_all_see(engine: Engine) -> None:
         engine.map_blocks(jobs.write_to_rows, fixed)
 
 
-def test_in_place_whoever_dies_in_the_middle(engine: Engine) -> None:
+def test_blocks_changed_in_place_are_exact_when_workers_die_in_the_middle(engine: Engine) -> None:
     source = engine.state.source
     try:
         engine.map_blocks(jobs.double, source, rows=100)
@@ -96,7 +96,7 @@ def test_another_array_is_seen_as_it_was_when_the_map_began(engine: Engine) -> N
     assert found == [43.0] * 4
 
 
-def test_a_write_that_nobody_would_see_is_refused(engine: Engine) -> None:
+def test_a_write_to_a_copy_of_an_array_is_refused(engine: Engine) -> None:
     shares = engine.state.source._store is None
     names = ["fixed"] if shares else ["fixed", "source", "out"]
     outcomes = list(engine.outcomes(jobs.write, names))

@@ -51,27 +51,27 @@ def a_run(*groups: Any, **facts: object) -> Any:
     ("text", "size"),
     [("1MB", 10**6), ("512KiB", 512 * 1024), ("300B", 300), ("1.5kB", 1500), ("0B", 0)],
 )
-def test_sizes(text: str, size: int) -> None:
+def test_a_size_is_parsed_and_shown(text: str, size: int) -> None:
     assert units.parse_size(text) == size
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("2ms", 0.002), ("1.5s", 1.5), ("300us", 0.0003), ("0ns", 0.0)]
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_a_duration_is_parsed_and_shown(text: str, seconds: float) -> None:
     assert units.parse_seconds(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
     "text", ["", "1", "MB", "1 MB", "1mb", "-1MB", "1e3B", "1.5B", "1,5MB", "٣MB", "1MB\n", "1ms"]
 )
-def test_what_is_no_size(text: str) -> None:
+def test_a_text_that_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a size: write it like 1MB, 512KiB or 300B"):
         units.parse_size(text)
 
 
 @pytest.mark.parametrize("text", ["", "2", "ms", "2 ms", "2MS", "-2ms", "nan", "infs", "1h", "1B"])
-def test_what_is_no_duration(text: str) -> None:
+def test_a_text_that_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not a duration: write it like 2ms"):
         units.parse_seconds(text)
 
@@ -172,7 +172,9 @@ US, MS = 1e-6, 1e-3
         ),
     ],
 )
-def test_the_advice(pickling: float, empty: float, groups: list[Any], says: str) -> None:
+def test_the_advice_fits_the_measured_times(
+    pickling: float, empty: float, groups: list[Any], says: str
+) -> None:
     before = group(advice.HANDING_OVER, pickling, empty)
     assert advice.advise(10**6, [before, *groups]) == says
 
@@ -189,7 +191,7 @@ def test_the_advice(pickling: float, empty: float, groups: list[Any], says: str)
         ({"payload": 0, "keys": 10_000_000}, ""),
     ],
 )
-def test_what_is_measured_as_less_is_said(shape: dict[str, Any], says: str) -> None:
+def test_a_shape_that_is_measured_as_less_is_said(shape: dict[str, Any], says: str) -> None:
     assert workload.limits(workload.Shape(**shape)) == says
 
 
@@ -253,13 +255,13 @@ def test_only_ours_is_compared_and_only_what_both_have() -> None:
         against.changes(before, replace(now, shape={"payload": 1}))
 
 
-def test_another_machine_is_told() -> None:
+def test_differences_between_the_machines_of_two_runs_are_told() -> None:
     before, now = a_run(), a_run(cores=8, python="3.12.9", start_method="fork", date="later")
     assert record.differences(before, now) == ["cores 2 → 8", "start method spawn → fork"]
     assert record.differences(before, a_run(python="3.13.0")) == ["python 3.12 → 3.13"]
 
 
-def test_a_file_is_what_was_written(tmp_path: Path) -> None:
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     written = a_run(group("a", FLOOR, STEADY))
     path = tmp_path / "run.json"
     with path.open("w") as file:

@@ -38,7 +38,7 @@ def test_each_key_is_computed_once_over_all_workers(engine: Engine, signs: Signs
     assert engine.state.results.stats().computed == before + 100
 
 
-def test_who_asks_for_what_is_computed_waits_for_it(engine: Engine, signs: Signs) -> None:
+def test_a_worker_waits_for_a_key_that_another_one_computes(engine: Engine, signs: Signs) -> None:
     assert both(engine, jobs.compute_and_wait, Task(signs, "wait")) == ["wait", "wait"]
     assert len(signs.notes("computing")) == 1
 
@@ -63,13 +63,15 @@ def test_a_key_that_waits_for_itself_is_told(engine: Engine, signs: Signs) -> No
     assert set(values) <= {"nobody computes it twice"}
 
 
-def test_threads_compute_once(engine: Engine, signs: Signs) -> None:
+def test_threads_of_a_worker_compute_a_key_once(engine: Engine, signs: Signs) -> None:
     expected = sorted(list(range(30)) * 4)
     assert list(engine.map(jobs.in_threads, [signs] * 2, chunk_size=1)) == [expected] * 2
     assert len(signs.notes("computed")) == 30
 
 
-def test_what_raises_is_its_callers_and_the_next_computes(engine: Engine, signs: Signs) -> None:
+def test_an_exception_of_compute_is_its_callers_and_the_next_computes(
+    engine: Engine, signs: Signs
+) -> None:
     tasks = [Task(signs, "raises")] * 2
     outcomes = list(engine.outcomes(jobs.compute_or_raise, tasks, chunk_size=1))
     (error,) = (outcome.error for outcome in outcomes if outcome.error)
@@ -77,7 +79,7 @@ def test_what_raises_is_its_callers_and_the_next_computes(engine: Engine, signs:
     assert [outcome.value for outcome in outcomes if outcome.ok] == ["from the next"]
 
 
-def test_a_value_that_cannot_be_kept(engine: Engine) -> None:
+def test_a_value_that_cannot_be_pickled_is_returned_and_not_kept(engine: Engine) -> None:
     assert list(engine.map(jobs.compute_unpicklable, [1, 2])) == [[1, 1], [2, 2]]
     with pytest.raises(sharing.JobFailed, match="key 'bad' of 'results' can't be pickled"):
         list(engine.map(jobs.put_unpicklable, [0]))
@@ -94,7 +96,7 @@ def test_changes_are_seen_by_all_at_once(engine: Engine, signs: Signs) -> None:
     assert values == [there[0], there[1], gone, there[2], gone]
 
 
-def test_the_parent_takes_part(engine: Engine, signs: Signs) -> None:
+def test_the_main_process_uses_the_same_cache(engine: Engine, signs: Signs) -> None:
     engine.state.results.put("by the parent", 1)
     assert list(engine.map(jobs.compute_once, [Task(signs, "by the parent")])) == [1]
     assert engine.state.results.get_or_compute("parent's own", lambda: 2) == 2
@@ -106,7 +108,7 @@ def test_a_value_forgotten_while_it_is_computed_is_not_kept(engine: Engine) -> N
     assert list(engine.map(jobs.compute_and_invalidate, ["outdated"])) == [["outdated", "fresh"]]
 
 
-def test_keeps_so_many_the_latest_used(engine: Engine) -> None:
+def test_max_entries_keeps_the_latest_used(engine: Engine) -> None:
     keys = list(range(6))
     list(engine.map(jobs.put_all, [{0: "a", 1: "b", 2: "c"}]))
     assert list(engine.map(jobs.get_small, [keys])) == [{0: "a", 1: "b", 2: "c"}]
@@ -118,7 +120,7 @@ def test_keeps_so_many_the_latest_used(engine: Engine) -> None:
     assert engine.state.small.stats().evicted >= 2
 
 
-def test_a_value_lives_so_long(engine: Engine, signs: Signs) -> None:
+def test_a_value_expires_after_its_ttl(engine: Engine, signs: Signs) -> None:
     def ask(number: int) -> set[int]:
         return set(engine.map(jobs.compute_brief, [Task(signs, "brief", number)] * 8, chunk_size=1))
 
@@ -131,7 +133,9 @@ def test_a_value_lives_so_long(engine: Engine, signs: Signs) -> None:
 # Deaths
 
 
-def test_the_next_computes_when_one_is_killed(engine: Engine, signs: Signs) -> None:
+def test_the_next_worker_computes_when_the_computing_one_is_killed(
+    engine: Engine, signs: Signs
+) -> None:
     task = Task(signs, "killed")
     assert both(engine, jobs.compute_or_die, task) == ["alive", "alive"]
     assert len(signs.notes("computed")) == 1
@@ -150,7 +154,7 @@ def wait_for_another(engine: Engine, killed: leftovers.Process) -> None:
     wait_until(lambda: (list(engine.map(jobs.nothing, [0])), servers(engine) - {killed})[1])
 
 
-def test_goes_on_when_its_process_is_killed(start_method: str, signs: Signs) -> None:
+def test_a_cache_goes_on_when_its_process_is_killed(start_method: str, signs: Signs) -> None:
     state = fresh_state()
     state.results.put("before", "lost with the server")
     with sharing.open_engine(state, workers=2, start_method=start_method) as engine:
@@ -173,7 +177,7 @@ def test_goes_on_when_its_process_is_killed(start_method: str, signs: Signs) -> 
 # Outside an engine, and from one to the next
 
 
-def test_works_in_its_own_process_outside_an_engine(signs: Signs) -> None:
+def test_a_cache_works_outside_an_engine(signs: Signs) -> None:
     state = fresh_state()
     tasks = [Task(signs, key) for key in "aabab"]
     assert [jobs.compute_once(task, state) for task in tasks] == [None] * 5
@@ -188,7 +192,7 @@ def test_works_in_its_own_process_outside_an_engine(signs: Signs) -> None:
     assert state.small.get_many(range(9)) == {}
 
 
-def test_takes_its_values_along(start_method: str, signs: Signs) -> None:
+def test_a_cache_takes_its_values_into_the_next_engine(start_method: str, signs: Signs) -> None:
     state = fresh_state()
     state.results.put("before", [1, 2])
     for _ in range(2):
@@ -202,7 +206,7 @@ def test_takes_its_values_along(start_method: str, signs: Signs) -> None:
     assert state.results.stats().entries == 11
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_bad_bounds_of_a_cache_are_refused() -> None:
     with pytest.raises(ValueError, match="max_entries must be above 0, not 0"):
         sharing.Cache(max_entries=0)
     with pytest.raises(ValueError, match="ttl must be above 0 seconds, not -1"):
@@ -237,5 +241,7 @@ def the_near_level_never_forgets() -> None:
         (the_near_level_never_forgets, test_changes_are_seen_by_all_at_once, "fork"),
     ],
 )
-def test_goes_red(fault: Callable[[], None], test: Callable[..., None], variant: str) -> None:
+def test_each_fault_makes_a_test_fail(
+    fault: Callable[[], None], test: Callable[..., None], variant: str
+) -> None:
     assert_red(fault, test, variant)

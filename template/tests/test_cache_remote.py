@@ -28,7 +28,7 @@ def test_each_key_is_computed_once_over_all_workers(engine: Engine, signs: Signs
     assert sorted(map(int, signs.notes("computed"))) == list(range(100))
 
 
-def test_the_parent_takes_part(engine: Engine, signs: Signs) -> None:
+def test_the_main_process_uses_the_same_cache(engine: Engine, signs: Signs) -> None:
     engine.state.results.put(777, 7)
     assert list(engine.map(jobs.compute_once, [Task(signs, 777)])) == [7]
     list(engine.map(jobs.put, [Task(signs, 1)]))
@@ -38,7 +38,9 @@ def test_the_parent_takes_part(engine: Engine, signs: Signs) -> None:
     assert signs.notes("computed") == ["777"]
 
 
-def test_the_next_computes_when_one_is_killed(engine: Engine, signs: Signs) -> None:
+def test_the_next_worker_computes_when_the_computing_one_is_killed(
+    engine: Engine, signs: Signs
+) -> None:
     begun = time.monotonic()
     values = list(engine.map(jobs.compute_or_die, [Task(signs)] * 2, chunk_size=1))
     assert values == ["alive"] * 2
@@ -46,7 +48,7 @@ def test_the_next_computes_when_one_is_killed(engine: Engine, signs: Signs) -> N
     assert 1 <= len(signs.notes("computed")) <= 2  # twice where the waiting one was ended, too
 
 
-def test_goes_on_when_its_process_is_killed(engine: Engine, signs: Signs) -> None:
+def test_a_cache_goes_on_when_its_process_is_killed(engine: Engine, signs: Signs) -> None:
     lose = getattr(module_of(name_of(engine)), "lose_services", None)
     if lose is None:
         pytest.skip("it lives where the run can't survive anyway")
@@ -58,7 +60,9 @@ def test_goes_on_when_its_process_is_killed(engine: Engine, signs: Signs) -> Non
     assert set(signs.notes("computed")) == set(map(str, range(10)))
 
 
-def test_takes_its_values_along(request: pytest.FixtureRequest, signs: Signs) -> None:
+def test_a_cache_takes_its_values_into_the_next_engine(
+    request: pytest.FixtureRequest, signs: Signs
+) -> None:
     state = State(sharing.Cache())
     state.results.put(0, "before")
     for name in REMOTE:

@@ -94,7 +94,7 @@ def test_the_parameters_of_main_are_arguments_and_options(
     assert "--start-method" in shown
 
 
-def test_what_comes_out_is_shown_a_line_a_value(add: Callable[[str, str], Path]) -> None:
+def test_a_report_is_shown_with_a_line_for_each_value(add: Callable[[str, str], Path]) -> None:
     add("tell", "def main(): return {'some_rows': 12345, 'by': {'x': 1, 'y': 'z'}}")
     assert run("tell").out == "some rows  12,345\nby x            1\nby y            z\n"
     add("nothing", "def main(): print('done')")
@@ -125,7 +125,7 @@ def test_only_the_job_that_runs_is_imported(add: Callable[[str, str], Path]) -> 
         ("WorkerDied('job', 7, 'WorkerDied', 'killed')", "job failed on 7: WorkerDied: killed"),
     ],
 )
-def test_what_a_user_can_mend_gets_one_line(
+def test_an_error_that_a_user_can_mend_gets_one_line(
     add: Callable[[str, str], Path], raised: str, message: str
 ) -> None:
     add(
@@ -169,7 +169,7 @@ def test_a_command_line_that_is_wrong_gets_one_line(add: Callable[[str, str], Pa
     assert "--workers" in complaint("say-it", "a", "--workers", "many", code=2)
 
 
-def test_the_same_under_python_m() -> None:
+def test_python_m_runs_the_same_commands() -> None:
     def typed(word: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", cli.PACKAGE, word]
         return subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)

@@ -61,7 +61,7 @@ def test_counts_by_label(engine: Engine) -> None:
     assert engine.state.kinds.value == sum(after.values())
 
 
-def test_adds_what_it_is_given(engine: Engine) -> None:
+def test_a_counter_adds_any_whole_number(engine: Engine) -> None:
     before = engine.state.lines.value
     list(engine.map(subtract, [5, 0, 2**40]))
     assert engine.state.lines.value == before - 5 - 2**40
@@ -76,7 +76,7 @@ def test_the_adds_of_an_item_that_raised_count(engine: Engine) -> None:
     assert engine.state.lines.value == before + 321
 
 
-def test_is_live_while_an_item_runs(engine: Engine, signs: Signs) -> None:
+def test_a_counter_is_live_while_an_item_runs(engine: Engine, signs: Signs) -> None:
     before, odd = engine.state.lines.value, engine.state.kinds.values["odd"]
     live = False
 
@@ -160,7 +160,7 @@ def test_workers_killed_from_outside_change_nothing(engine: Engine) -> None:
     assert engine.state.lines.value == before + 200_000
 
 
-def test_steps_back_to_what_is_certain_when_a_worker_dies(engine: Engine) -> None:
+def test_a_counter_steps_back_to_what_is_certain_when_a_worker_dies(engine: Engine) -> None:
     before = engine.state.lines.value
     (outcome,) = engine.outcomes(add_and_die, [1000], retries=0)
     assert isinstance(outcome.error, sharing.WorkerDied)
@@ -170,7 +170,7 @@ def test_steps_back_to_what_is_certain_when_a_worker_dies(engine: Engine) -> Non
 # Outside an engine, and from one to the next
 
 
-def test_counts_in_its_own_process_outside_an_engine() -> None:
+def test_a_counter_works_outside_an_engine() -> None:
     state = fresh_state()
     assert [tally(n, state) for n in range(5)] == list(range(5))
     assert state.lines.value == 5
@@ -178,7 +178,7 @@ def test_counts_in_its_own_process_outside_an_engine() -> None:
     assert state.kinds.values == {"even": 3, "odd": 2}
 
 
-def test_takes_its_values_along(start_method: str) -> None:
+def test_a_counter_takes_its_values_into_the_next_engine(start_method: str) -> None:
     state = fresh_state()
     tally(0, state)
     for total in (101, 201):
@@ -192,7 +192,7 @@ def test_takes_its_values_along(start_method: str) -> None:
     assert state.kinds.values == {"even": 101, "odd": 101}
 
 
-def test_holds_64_bits_a_worker() -> None:
+def test_a_counter_holds_64_bits_a_worker() -> None:
     state = fresh_state()
     state.lines.add(2**63 - 1)
     with sharing.open_engine(state, workers=1, start_method="fork") as engine:
@@ -239,7 +239,7 @@ def test_a_chunk_that_runs_again_counts_once(engine: Engine, signs: Signs) -> No
     assert engine.state.lines.value == before + 8
 
 
-def test_says_which_labels_there_are() -> None:
+def test_an_unknown_label_is_refused_with_the_known_ones() -> None:
     state = fresh_state()
     state.kinds.name = "kinds"
     with pytest.raises(ValueError, match="'kinds' counts even, odd, not 'none'"):
@@ -253,7 +253,7 @@ def test_says_which_labels_there_are() -> None:
     assert state.kinds.value == state.lines.value == 0
 
 
-def test_is_no_item_nor_result(engine: Engine) -> None:
+def test_a_counter_as_item_or_result_is_refused(engine: Engine) -> None:
     for job, item in ((tally, engine.state.lines), (give_counter, 0)):
         with pytest.raises(sharing.JobFailed, match="a Counter reaches the workers as a field"):
             list(engine.map(job, [item]))  # type: ignore[arg-type]
@@ -327,10 +327,12 @@ def the_next_chunk_begins_before() -> None:
             "fork-before:answer",
         ),
         (an_answer_is_lost, test_a_worker_killed_in_an_item_counts_it_once, "fork"),
-        (nobody_shows, test_is_live_while_an_item_runs, "fork"),
+        (nobody_shows, test_a_counter_is_live_while_an_item_runs, "fork"),
         (what_was_shown_stays, test_an_item_that_adds_no_whole_number_fails_alone, "fork"),
         (two_share_a_slot, test_no_add_is_lost_when_all_add_at_once, "fork"),
     ],
 )
-def test_goes_red(fault: Callable[[], None], test: Callable[..., None], variant: str) -> None:
+def test_each_fault_makes_a_test_fail(
+    fault: Callable[[], None], test: Callable[..., None], variant: str
+) -> None:
     assert_red(fault, test, variant)

@@ -77,7 +77,7 @@ def test_a_late_item_has_its_place_before_those_that_came_before(
     assert since.records == list(range(10))
 
 
-def test_maps_stand_one_after_the_other(engine: Engine) -> None:
+def test_records_of_maps_stand_one_map_after_the_other(engine: Engine) -> None:
     since = Since(engine)
     engine.state.log.append("before")
     first = engine.map(note, range(40), chunk_size=3)
@@ -160,7 +160,7 @@ def test_a_chunk_whose_results_cannot_be_read_appends_once(engine: Engine) -> No
 
 
 @pytest.mark.parametrize("chunk_size", [1, 3, 100])
-def test_keeps_the_first_records_and_counts_the_others(chunk_size: int) -> None:
+def test_a_log_keeps_the_first_records_and_counts_the_others(chunk_size: int) -> None:
     state = State(log=sharing.Log(max_records=25))
     with sharing.open_engine(state, workers=2, start_method="fork") as engine:
         state.log.append("mine")
@@ -246,14 +246,14 @@ def test_a_job_only_appends(engine: Engine) -> None:
 # Outside an engine, and from one to the next
 
 
-def test_works_in_its_own_process_outside_an_engine() -> None:
+def test_a_log_works_outside_an_engine() -> None:
     state = State()
     assert [note(n, state) for n in range(5)] == list(range(5))
     assert state.log.records == notes_of(range(5))
     assert len(state.log) == 4
 
 
-def test_takes_its_records_along(start_method: str) -> None:
+def test_a_log_takes_its_records_into_the_next_engine(start_method: str) -> None:
     state = State()
     note(1, state)
     for turn in range(2):
@@ -364,11 +364,13 @@ def what_fits_is_kept() -> None:
             test_a_late_item_has_its_place_before_those_that_came_before,
             "fork",
         ),
-        (in_the_order_of_arrival, test_maps_stand_one_after_the_other, "fork"),
+        (in_the_order_of_arrival, test_records_of_maps_stand_one_map_after_the_other, "fork"),
         (each_chunk_begins_at_item_0, test_records_stand_in_the_order_of_the_items, "fork-True"),
         (the_first_to_come_are_kept, test_what_is_kept_does_not_depend_on_when_it_came, "True"),
         (what_fits_is_kept, test_what_is_kept_does_not_depend_on_when_it_came, "False"),
     ],
 )
-def test_goes_red(fault: Callable[[], None], test: Callable[..., None], variant: str) -> None:
+def test_each_fault_makes_a_test_fail(
+    fault: Callable[[], None], test: Callable[..., None], variant: str
+) -> None:
     assert_red(fault, test, variant)

@@ -76,7 +76,7 @@ def test_an_item_that_kills_every_worker_does_not_count(engine: Engine, signs: S
     assert records_since(engine, before) == [n for n in range(20) if n != 13]
 
 
-def test_what_an_item_added_that_raised_counts(engine: Engine) -> None:
+def test_the_adds_of_an_item_that_raised_count(engine: Engine) -> None:
     before = seen(engine)
     outcomes = list(engine.outcomes(jobs.tally_and_raise, range(20)))
     assert [outcome.ok for outcome in outcomes] == [n % 2 == 0 for n in range(20)]

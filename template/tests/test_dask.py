@@ -23,7 +23,7 @@ def address() -> Iterator[str]:
         yield address
 
 
-def test_a_scheduler_that_is_gone_is_no_fresh_zero(address: str, signs: Signs) -> None:
+def test_a_scheduler_that_is_gone_raises_state_lost(address: str, signs: Signs) -> None:
     """Whoever reads the map learns it, soon; and the engine closes."""
     with Client(address, timeout=LIMIT, set_as_default=False) as client:
         scheduler = client.run_on_scheduler(os.getpid)
@@ -80,7 +80,7 @@ def test_more_workers_than_threads_are_refused(address: str) -> None:
         pass
 
 
-def test_nobody_at_an_address_is_one_line() -> None:
+def test_an_address_where_nobody_is_gets_one_line() -> None:
     with (
         pytest.raises(sharing.StartFailed, match=r"no dask cluster at tcp://127\.0\.0\.1:9"),
         pytest.MonkeyPatch.context() as patch,

@@ -76,7 +76,7 @@ OLD = "9:memory:/box\n4:cpu,cpuacct:/box\n1:name=systemd:/"
         (f"{OLD}\n0::/", {"unified/cpu.max": "100000 100000"}, 1.0),
     ],
 )
-def test_the_cores_of_a_container(
+def test_the_cores_of_a_container_are_read_from_its_groups(
     tmp_path: Path, groups: str, files: dict[str, str], quota: float | None
 ) -> None:
     found = limits.cores(*machine(tmp_path, groups, files))
@@ -114,7 +114,7 @@ def test_the_narrowest_limit_counts(
         (OLD, {"memory/box/memory.limit_in_bytes": "9223372036854771712"}, None),
     ],
 )
-def test_the_memory_of_a_container(
+def test_the_memory_of_a_container_is_read_from_its_groups(
     tmp_path: Path, groups: str, files: dict[str, str], limit: int | None
 ) -> None:
     assert limits.memory_limit(*machine(tmp_path, groups, files)) == limit
@@ -130,7 +130,7 @@ def test_the_memory_of_a_container(
         ("0::/", {"pids.max": "99999"}, 32768),
     ],
 )
-def test_the_processes_of_a_system_and_a_container(
+def test_the_limit_of_processes_is_read_from_system_group_and_user(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     groups: str,
@@ -148,7 +148,7 @@ def test_the_processes_of_a_system_and_a_container(
     assert limits.process_limit(proc, root) == 50
 
 
-def test_a_machine_of_which_nothing_is_known(
+def test_a_limit_that_cannot_be_known_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert limits.cores(tmp_path, tmp_path).quota is None
@@ -269,7 +269,7 @@ def test_shared_memory_is_held_against_what_is_asked_for(
     assert part in f"{found.found}; {found.advice}"
 
 
-def test_what_the_project_should_find_is_no_more_than_a_hint(
+def test_shared_memory_that_nobody_asked_for_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "statvfs", room(GB, GB))
@@ -503,7 +503,7 @@ def test_owners_are_known_without_proc_too(monkeypatch: pytest.MonkeyPatch) -> N
 # The command
 
 
-def test_it_ends_with_1_when_something_is_bad(segments: Path) -> None:
+def test_doctor_ends_with_1_when_something_is_bad(segments: Path) -> None:
     fine = run("doctor")
     assert fine.code == 0, fine
     assert [line.split()[0] for line in fine.out.splitlines() if line[0] != " "] != []
@@ -516,7 +516,7 @@ def test_it_ends_with_1_when_something_is_bad(segments: Path) -> None:
     assert bad.out.startswith("bad ")
 
 
-def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
+def test_bad_options_of_doctor_are_refused(tmp_path: Path) -> None:
     assert "'3XB' is no size" in complaint("doctor", "--needs", "3XB")
     assert "no folder" in complaint("doctor", tmp_path / "none")
     assert "workers must be a whole number above 0" in complaint("doctor", "--workers", 0)
@@ -537,5 +537,5 @@ def who_is_elsewhere_has_ended() -> None:
 
 
 @pytest.mark.parametrize("fault", [who_has_the_number_is_the_owner, who_is_elsewhere_has_ended])
-def test_goes_red(fault: Callable[[], None]) -> None:
+def test_each_fault_makes_a_test_fail(fault: Callable[[], None]) -> None:
     assert_red(fault, test_what_a_killed_process_left_is_removed_and_nothing_else, "")

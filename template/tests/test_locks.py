@@ -80,13 +80,13 @@ def test_a_section_loses_no_update(engine: Engine, signs: Signs) -> None:
 
 
 @pytest.mark.parametrize("lock", ["first", "last"])
-def test_waits_no_longer_than_told(engine: Engine, signs: Signs, lock: str) -> None:
+def test_acquire_waits_no_longer_than_its_timeout(engine: Engine, signs: Signs, lock: str) -> None:
     tried = engine.map(try_in_vain, [Task(signs, lock)] * 2, chunk_size=1)
     assert sorted(tried) == [[], [False, False, True]]
 
 
 @pytest.mark.parametrize("lock", ["first", "last"])
-def test_is_reentrant_and_between_threads(engine: Engine, signs: Signs, lock: str) -> None:
+def test_a_lock_is_reentrant_and_excludes_threads(engine: Engine, signs: Signs, lock: str) -> None:
     (free,) = engine.map(take_again, [Task(signs, lock)])
     assert free == [False, False, False, True]
     assert take_again(Task(signs, lock), fresh_state()) == free
@@ -114,7 +114,7 @@ def test_only_the_holder_gives_it_back(engine: Engine, signs: Signs, lock: str) 
     ("one", "two"),
     [("first", "accounts"), ("accounts", "other"), ("first", "last"), ("other", "last")],
 )
-def test_two_are_taken_in_the_order_of_the_fields(engine: Engine, one: str, two: str) -> None:
+def test_two_locks_are_taken_in_the_order_of_the_fields(engine: Engine, one: str, two: str) -> None:
     for _ in range(2):  # a refusal leaves nothing held
         assert list(engine.map(take_two, [(one, two)])) == [True]
         with pytest.raises(sharing.JobFailed) as caught:
@@ -123,7 +123,7 @@ def test_two_are_taken_in_the_order_of_the_fields(engine: Engine, one: str, two:
         assert f"{one!r} was asked for while {two!r} is held" in str(caught.value)
 
 
-def test_the_order_holds_in_the_parent_too(engine: Engine) -> None:
+def test_the_order_of_locks_holds_in_the_main_process_too(engine: Engine) -> None:
     assert take_two(("first", "last"), engine.state)
     with pytest.raises(sharing.LockOrderError, match="'first' was asked for while 'last' is held"):
         take_two(("last", "first"), engine.state)
@@ -141,7 +141,7 @@ def test_a_section_does_not_nest_in_itself(engine: Engine) -> None:
 # All or nothing
 
 
-def test_an_exception_rolls_back(engine: Engine) -> None:
+def test_an_exception_rolls_a_section_back(engine: Engine) -> None:
     before = engine.state.accounts.read()
     with pytest.raises(sharing.JobFailed, match="ValueError: 3"):
         list(engine.map(change_and_raise, [3]))
@@ -176,7 +176,9 @@ def test_a_lock_is_free_when_its_holder_is_killed(engine: Engine, signs: Signs) 
     assert list(engine.map(take_two, [("first", "last")])) == [True]
 
 
-def test_a_lost_rlock_is_no_wait_for_ever(own_engine: Engine, signs: Signs) -> None:
+def test_waiting_for_an_rlock_of_a_dead_holder_raises_lock_lost(
+    own_engine: Engine, signs: Signs
+) -> None:
     outcomes = list(own_engine.outcomes(die_holding, [Task(signs, "last")] * 2, chunk_size=1))
     assert sorted(str(outcome.value) for outcome in outcomes) == ["None", "again"]
     (error,) = (outcome.error for outcome in outcomes if outcome.error)
@@ -189,7 +191,9 @@ def test_a_lost_rlock_is_no_wait_for_ever(own_engine: Engine, signs: Signs) -> N
 
 
 @pytest.mark.parametrize("lock", ["first", "last"])
-def test_who_dies_waiting_takes_nothing_along(engine: Engine, signs: Signs, lock: str) -> None:
+def test_a_worker_that_dies_waiting_leaves_the_lock_usable(
+    engine: Engine, signs: Signs, lock: str
+) -> None:
     results = engine.map(die_waiting, [Task(signs, lock)] * 2, chunk_size=1)
     assert sorted(results) == ["after all", "held"]
 
@@ -207,7 +211,9 @@ POINTS = [
 
 
 @pytest.mark.parametrize("point", [*POINTS, "everywhere"])
-def test_each_section_commits_once(engine: Engine, signs: Signs, point: str) -> None:
+def test_each_section_commits_once_whenever_its_worker_dies(
+    engine: Engine, signs: Signs, point: str
+) -> None:
     points = POINTS[:-2] if point == "everywhere" else [point]
     # More than may wait for the first chunk, so that its worker gets another one.
     steps = [Step(signs, n) for n in range(200)]
@@ -248,7 +254,7 @@ def test_leaving_early_keeps_what_has_committed(engine: Engine, signs: Signs) ->
     assert gains == [gains[0]] * 4 + [0] * 4
 
 
-def test_the_same_by_files(
+def test_locks_that_are_files_keep_the_same_promises(
     start_method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there are no robust mutexes, as on macOS, locks are files."""
@@ -261,10 +267,12 @@ def test_the_same_by_files(
     with sharing.open_engine(fresh_state(), workers=2, start_method=start_method) as engine:
         lets_one_in(engine, Task(fresh_signs("a"), "first", 200))
         loses_no_update(engine, Task(fresh_signs("b"), number=1_000))
-        test_waits_no_longer_than_told(engine, fresh_signs("c"), "first")
-        test_is_reentrant_and_between_threads(engine, fresh_signs("d"), "first")
+        test_acquire_waits_no_longer_than_its_timeout(engine, fresh_signs("c"), "first")
+        test_a_lock_is_reentrant_and_excludes_threads(engine, fresh_signs("d"), "first")
         test_a_lock_is_free_when_its_holder_is_killed(engine, fresh_signs("e"))
-        test_each_section_commits_once(engine, fresh_signs("f"), "after the commit")
+        test_each_section_commits_once_whenever_its_worker_dies(
+            engine, fresh_signs("f"), "after the commit"
+        )
 
 
 # Large data, of which a section copies what was touched
@@ -279,7 +287,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("large")
-def test_large_data_are_as_whole(start_method: str, tmp_path: Path) -> None:
+def test_a_section_of_large_data_commits_whole(start_method: str, tmp_path: Path) -> None:
     """Most of the above once more."""
 
     def fresh_signs(name: str) -> Signs:
@@ -288,11 +296,13 @@ def test_large_data_are_as_whole(start_method: str, tmp_path: Path) -> None:
 
     with sharing.open_engine(fresh_state(), workers=2, start_method=start_method) as engine:
         loses_no_update(engine, Task(fresh_signs("a"), number=500))
-        test_an_exception_rolls_back(engine)
+        test_an_exception_rolls_a_section_back(engine)
         test_a_view_ends_with_its_section(engine)
         test_a_reader_in_the_middle_sees_whole_sections(engine)
         for place, point in enumerate(POINTS):
-            test_each_section_commits_once(engine, fresh_signs(str(place)), point)
+            test_each_section_commits_once_whenever_its_worker_dies(
+                engine, fresh_signs(str(place)), point
+            )
         test_workers_killed_from_outside_change_nothing(engine)
 
 
@@ -350,7 +360,7 @@ def test_a_section_of_large_data_copies_what_was_touched() -> None:
 # Outside an engine, and from one to the next
 
 
-def test_works_in_its_own_process_outside_an_engine(signs: Signs) -> None:
+def test_locks_work_outside_an_engine(signs: Signs) -> None:
     state = fresh_state()
     assert in_two_sections(Step(signs, 7), state) == 7
     assert state.accounts.read() == array("q", [1001] * 4 + [1000] * 4)
@@ -360,7 +370,7 @@ def test_works_in_its_own_process_outside_an_engine(signs: Signs) -> None:
     assert state.accounts.read()[0] == 1001
 
 
-def test_takes_its_values_along(start_method: str, signs: Signs) -> None:
+def test_guarded_values_go_into_the_next_engine(start_method: str, signs: Signs) -> None:
     state = fresh_state()
     with state.other as other:
         other[1] = -0.25
@@ -375,7 +385,7 @@ def test_takes_its_values_along(start_method: str, signs: Signs) -> None:
     assert state.other.read().tolist() == [0.5, -0.25, 4.5]
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_bad_arguments_of_locks_are_refused() -> None:
     with pytest.raises(ValueError, match="kind must be 'lock' or 'rlock', not 'mutex'"):
         sharing.Lock(kind="mutex")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="typecode must be one of"):
@@ -435,15 +445,29 @@ def changes_are_not_noted() -> None:
     [
         (nobody_locks, test_a_lock_lets_one_in, "fork-first"),
         (nobody_locks, test_a_lock_lets_one_in, "fork-last"),
-        (changes_are_not_noted, test_large_data_are_as_whole, "fork"),
+        (changes_are_not_noted, test_a_section_of_large_data_commits_whole, "fork"),
         (changes_are_not_noted, test_every_way_to_change_large_data_is_kept_or_undone, ""),
         (nobody_locks, test_a_section_loses_no_update, "fork"),
-        (no_receipts, test_each_section_commits_once, "fork-between the sections"),
-        (no_receipts, test_each_section_commits_once, "fork-answer"),
-        (ended_is_not_begun, test_each_section_commits_once, "fork-answer"),
-        (one_copy, test_each_section_commits_once, "fork-in the first section"),
-        (one_copy, test_an_exception_rolls_back, "fork"),
+        (
+            no_receipts,
+            test_each_section_commits_once_whenever_its_worker_dies,
+            "fork-between the sections",
+        ),
+        (no_receipts, test_each_section_commits_once_whenever_its_worker_dies, "fork-answer"),
+        (
+            ended_is_not_begun,
+            test_each_section_commits_once_whenever_its_worker_dies,
+            "fork-answer",
+        ),
+        (
+            one_copy,
+            test_each_section_commits_once_whenever_its_worker_dies,
+            "fork-in the first section",
+        ),
+        (one_copy, test_an_exception_rolls_a_section_back, "fork"),
     ],
 )
-def test_goes_red(fault: Callable[[], None], test: Callable[..., None], variant: str) -> None:
+def test_each_fault_makes_a_test_fail(
+    fault: Callable[[], None], test: Callable[..., None], variant: str
+) -> None:
     assert_red(fault, test, variant)

@@ -45,7 +45,7 @@ def test_a_lock_lets_one_in(engine: Engine, signs: Signs) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["lock", "section"])
-def test_what_a_dead_one_held_is_free_soon(engine: Engine, signs: Signs, which: int) -> None:
+def test_the_lock_of_a_dead_worker_is_free_soon(engine: Engine, signs: Signs, which: int) -> None:
     """And not when its lease ends."""
     alone = module_of(name_of(engine)).DIES_ALONE
     if alone:  # a worker that was killed may not be back: both would be with the other one
@@ -56,7 +56,7 @@ def test_what_a_dead_one_held_is_free_soon(engine: Engine, signs: Signs, which: 
     assert time.monotonic() - begun < SOON < leases.LEASE
 
 
-def test_an_exception_rolls_back_and_the_order_is_kept(engine: Engine) -> None:
+def test_an_exception_rolls_a_section_back_and_the_order_is_kept(engine: Engine) -> None:
     before = engine.state.accounts.read()
     (outcome,) = engine.outcomes(jobs.change_and_raise, [1])
     assert not outcome.ok
@@ -68,7 +68,7 @@ def test_an_exception_rolls_back_and_the_order_is_kept(engine: Engine) -> None:
     assert added(engine, before) == [0, 0, 0, 5]
 
 
-def test_who_outlives_his_lease_commits_nothing(
+def test_a_holder_that_outlives_its_lease_commits_nothing(
     request: pytest.FixtureRequest, signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where nobody has noticed that he lives: his token is older than that of the next."""
@@ -86,7 +86,9 @@ def test_who_outlives_his_lease_commits_nothing(
         assert state.accounts.read().tolist() == [1000, 1001, 1000, 1000]
 
 
-def test_what_is_lost_is_no_fresh_zero(request: pytest.FixtureRequest, signs: Signs) -> None:
+def test_guarded_values_that_are_lost_raise_state_lost(
+    request: pytest.FixtureRequest, signs: Signs
+) -> None:
     for name in REMOTE:
         lose = getattr(module_of(name), "lose_services", None)
         if lose is None:
@@ -102,7 +104,9 @@ def test_what_is_lost_is_no_fresh_zero(request: pytest.FixtureRequest, signs: Si
             engine.state.accounts.read()
 
 
-def test_takes_its_values_along(request: pytest.FixtureRequest, signs: Signs) -> None:
+def test_guarded_values_go_into_the_next_engine(
+    request: pytest.FixtureRequest, signs: Signs
+) -> None:
     state = fresh_state()
     for place, name in enumerate(REMOTE, 1):
         with opened(request, state, engine=name, workers=1) as engine:
@@ -136,4 +140,4 @@ def test_goes_red_if_a_death_frees_nothing(
         pytest.skip("it takes as long as a lease, so one engine has to do")
     monkeypatch.setattr(leases.LeaseMutex, "holder_died", lambda *_: None)
     with pytest.raises(AssertionError):
-        test_what_a_dead_one_held_is_free_soon(engine, signs, 0)
+        test_the_lock_of_a_dead_worker_is_free_soon(engine, signs, 0)

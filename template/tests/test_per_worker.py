@@ -10,7 +10,7 @@ from signs import Signs
 from under_test import sharing
 
 
-def test_each_worker_makes_its_own_at_first_use(start_method: str, signs: Signs) -> None:
+def test_each_worker_makes_its_own_value_at_first_use(start_method: str, signs: Signs) -> None:
     state = fresh_state(signs)
     with sharing.open_engine(state, workers=2, start_method=start_method) as engine:
         assert list(engine.map(jobs.nothing, range(10))) == [None] * 10
@@ -25,7 +25,7 @@ def test_each_worker_makes_its_own_at_first_use(start_method: str, signs: Signs)
     assert sorted(signs.notes("closed")) == sorted(pids)
 
 
-def test_a_new_worker_makes_its_own(start_method: str, signs: Signs) -> None:
+def test_a_new_worker_makes_its_own_value(start_method: str, signs: Signs) -> None:
     with sharing.open_engine(fresh_state(signs), workers=1, start_method=start_method) as engine:
         results = list(engine.map(jobs.use_and_die_once, [signs] * 2))
         assert len(set(results)) == 1
@@ -44,7 +44,7 @@ def test_a_factory_that_fails_is_asked_again(signs: Signs) -> None:
         assert len(list(engine.map(jobs.use, [0]))) == 1
 
 
-def test_is_made_here_outside_an_engine(signs: Signs, tmp_path: Path) -> None:
+def test_a_value_is_made_in_this_process_outside_an_engine(signs: Signs, tmp_path: Path) -> None:
     state = fresh_state(signs)
     assert jobs.use(0, state) == jobs.use(1, state)
     assert len(signs.notes("opened")) == 1
@@ -57,7 +57,7 @@ def test_is_made_here_outside_an_engine(signs: Signs, tmp_path: Path) -> None:
     assert len(signs.notes("opened")) == 3
 
 
-def test_what_has_no_close_is_dropped() -> None:
+def test_a_value_without_close_is_dropped() -> None:
     plain: sharing.PerWorker[list[int]] = sharing.PerWorker(list, (1, 2))
     assert plain.get() == [1, 2]
     assert plain.get() is plain.get()
@@ -65,7 +65,7 @@ def test_what_has_no_close_is_dropped() -> None:
     assert plain.get() == [1, 2]
 
 
-def test_what_cannot_be_pickled_may_be_in_one(start_method: str, signs: Signs) -> None:
+def test_a_value_that_cannot_be_pickled_may_be_per_worker(start_method: str, signs: Signs) -> None:
     state = State(sharing.PerWorker(threading.Event), sharing.PerWorker(jobs.Shop, signs))
     with sharing.open_engine(state, workers=1, start_method=start_method) as engine:
         assert list(engine.map(jobs.set_event, [0])) == [True]

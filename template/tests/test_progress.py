@@ -10,7 +10,7 @@ from under_test import cli
 progress = importlib.import_module(f"{cli.PACKAGE}.progress")
 
 
-def test_in_a_pipe_there_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_shown_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(progress.track(iter("abc"), "letters", live=lambda: "live")) == ["a", "b", "c"]
     assert capsys.readouterr() == ("", "")
 
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_terminal_that_cannot_redraw_gets_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_shown_on_a_terminal_that_cannot_redraw(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "dumb")
@@ -28,7 +28,7 @@ def test_a_terminal_that_cannot_redraw_gets_nothing(monkeypatch: pytest.MonkeyPa
     assert terminal.getvalue() == ""
 
 
-def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bar_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")

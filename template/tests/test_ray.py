@@ -55,7 +55,7 @@ def test_the_jobs_run_where_only_a_client_gets(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
-def test_nobody_at_an_address_is_one_line(scheme: str) -> None:
+def test_an_address_where_nobody_is_gets_one_line(scheme: str) -> None:
     """At once: ray itself would try for minutes."""
     address = f"{scheme}127.0.0.1:9"
     begun = time.monotonic()
@@ -156,7 +156,7 @@ def test_a_value_that_is_gone_with_its_node_is_made_again(two_nodes: Nodes, sign
 
 # A thread of gRPC's may still ask for the state of the channel that ray's client has closed.
 @pytest.mark.filterwarnings("ignore:Exception in:pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_cluster_that_is_gone_is_no_fresh_zero(
+def test_a_cluster_that_is_gone_raises_state_lost(
     signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever reads the map learns it, and the engine closes: ray would try for ever."""

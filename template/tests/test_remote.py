@@ -101,7 +101,7 @@ def test_an_endless_source_is_read_a_little_ahead(engine: Engine) -> None:
     assert read <= 300 + 17 * 2 * 3
 
 
-def test_what_waits_for_a_slow_head_is_bounded(
+def test_the_results_that_wait_for_a_slow_first_item_are_bounded(
     engine: Engine, signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kind = type(engine)
@@ -122,7 +122,7 @@ def test_what_waits_for_a_slow_head_is_bounded(
 # Failures
 
 
-def test_whoever_fails_is_told_from_the_others(engine: Engine) -> None:
+def test_an_item_that_fails_is_told_from_the_others(engine: Engine) -> None:
     bad = {
         "raise": "line 1 and line 2",
         "exit": "3",
@@ -219,7 +219,7 @@ def test_log_records_arrive(engine: Engine, signs: Signs, caplog: pytest.LogCapt
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_what_each_worker_has_is_closed_with_it(
+def test_per_worker_values_are_closed_with_their_worker(
     request: pytest.FixtureRequest, engine: Engine, signs: Signs
 ) -> None:
     """Beside another engine of its kind, and after it."""
@@ -275,7 +275,7 @@ def segments(script: Script) -> list[Path]:
 
 
 @pytest.mark.parametrize("engine_name", REMOTE)
-def test_an_exception_ends_what_was_started_here(engine_name: str, signs: Signs) -> None:
+def test_an_exception_ends_the_cluster_that_the_run_started(engine_name: str, signs: Signs) -> None:
     """And the jobs of a script, which no worker can import, run."""
     signs.give("go on")
     with running(engine_name, signs, count=6) as script:
@@ -289,7 +289,9 @@ def test_an_exception_ends_what_was_started_here(engine_name: str, signs: Signs)
 
 
 @pytest.mark.parametrize("engine_name", REMOTE)
-def test_a_signal_to_all_is_the_main_ones_to_handle(engine_name: str, signs: Signs) -> None:
+def test_a_signal_to_all_processes_is_handled_by_the_main_one(
+    engine_name: str, signs: Signs
+) -> None:
     """As Ctrl-C on a terminal is, which every process of the group gets."""
     with running(engine_name, signs) as script:
         script.is_at_work()
