@@ -74,7 +74,7 @@ def test_authors_may_stay_unnamed(fresh: Render) -> None:
 def test_a_package_name_is_found_for_any_name(rendered: Render, name: str, package: str) -> None:
     project = rendered(project_name=name)
     assert (project / "src" / package / "__init__.py").is_file()
-    assert (project / "src" / package / "sharing/counter.py").is_file()
+    assert (project / "src" / package / "sharing/patterns/counter.py").is_file()
 
 
 def test_a_default_is_found_for_every_taken_name(snapshot: Path, tmp_path: Path) -> None:
