@@ -250,7 +250,9 @@ def maker(ends: str, out: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]
     command = [sys.executable, "-c", MAKER, ends, str(out)]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=env) as process:
         assert process.stdout is not None
-        folder = Path(process.stdout.readline().strip())
+        told = process.stdout.readline().strip()
+        assert told, "it has failed"  # an empty path would be that of the project, to be removed
+        folder = Path(told)
         try:
             yield process, folder
         finally:
