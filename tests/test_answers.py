@@ -31,6 +31,8 @@ NAMES = {
     "cache tools": "cache_tools",
     "numpy": "my_numpy",
     "JSON": "my_json",
+    "Limits": "my_limits",
+    "Prometheus client": "my_prometheus_client",
     "test cases": "my_test_cases",
     "__init__": "init",
     "a--b..c": "a_b_c",
@@ -81,6 +83,7 @@ def test_a_default_is_found_for_every_taken_name(snapshot: Path, tmp_path: Path)
     """Only the answers are asked for: nothing is written."""
     taken = CONFIG["taken_names"]["default"].split()
     assert len(taken) > 250
+    assert len(taken) == len(set(taken))
     for number, name in enumerate(taken[:: len(taken) // 40]):
         copier.run_copy(
             str(snapshot),
