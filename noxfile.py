@@ -223,7 +223,7 @@ def kill_anything(session: nox.Session, *options: str) -> None:
     """Run the suite of chaos; what it has counted is its last line."""
     install(session, "test")
     project = lay_over(session)
-    folders = (project / name for name in ("src", "tests", "tests/chaos"))
+    folders = (project / name for name in ("src", "tests/sharing", "tests/chaos"))
     session.env["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     session.chdir(project)
     beside = ("-p", "accounting", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile")

@@ -273,11 +273,12 @@ def look(project: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def exported(rendering: Rendering) -> set[str]:
-    """Return the names that `sharing` offers, its modules among them."""
+    """Return the names that `sharing` offers, and its modules, such as `patterns.counter`."""
     names = set()
-    for path in rendering.folder.glob("src/*/sharing/*.py"):
-        names.add(path.stem)
-        if path.stem == "__init__":
+    for path in rendering.folder.glob("src/*/sharing/**/*.py"):
+        inside = path.relative_to(rendering.folder).with_suffix("").parts[3:]
+        names.add(".".join(inside))
+        if inside == ("__init__",):
             exports = re.search(r"(?ms)^__all__ = (\[.*?\])", path.read_text("utf-8"))
             names |= set(ast.literal_eval(exports[1])) if exports else set()
     return names
@@ -291,10 +292,13 @@ def left_behind(project: Path, paths: Iterable[str], gone: set[str]) -> Iterator
             for node in ast.walk(ast.parse((project / path).read_bytes())):
                 if isinstance(node, ast.ImportFrom):
                     parts = (node.module or "").split(".")
-                    names = {parts[-1], *(alias.name for alias in node.names)}
-                    used |= names & gone if "sharing" in parts else set()
-                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "sharing":
-                    used |= {node.attr} & gone
+                    if "sharing" in parts:
+                        inside = parts[parts.index("sharing") + 1 :]
+                        names = {alias.name for alias in node.names}
+                        modules = {".".join([*inside, name]) for name in names}
+                        used |= {".".join(inside), *names, *modules} & gone
+                elif isinstance(node, ast.Attribute):
+                    used |= {ast.unparse(node).removeprefix("sharing.")} & gone
         if used:
             yield f"yours     {path} uses {', '.join(sorted(used))}, which is gone"
 

@@ -2,8 +2,8 @@
 
 A cell is a subject and an event. A test of the suite of chaos says what it proves by the marker
 ``proves(subjects, event, holds, within=…, but=…)``, all of it plain text, or without ``holds`` that
-it proves more of a cell that another test words. What the tests in template/tests prove, which
-know nothing of this repository, is listed in `ELSEWHERE`.
+it proves more of a cell that another test words. What the tests in template/tests/sharing prove,
+which know nothing of this repository, is listed in `ELSEWHERE`.
 """
 
 import ast
@@ -14,7 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CHAOS = ROOT / "tests/chaos"
-PROJECT = ROOT / "template/tests"
+PROJECT = ROOT / "template/tests/sharing"
 TABLE = ROOT / "docs/guarantees.md"
 
 SUBJECTS = {

@@ -154,6 +154,7 @@ PACKAGE_NAMES = [
     *("cli", "my_tests", "benchmark", "engine", "worker", "x", "a1", "x" * 60, "none_none"),
     *("state", "main", "demo", "app", "workers", "project", "service", "memory", "progress"),
     *("crunch_logs", "files", "errors", "chosen", "locks_and_arrays", "shared_memory", "updates"),
+    *("machine", "patterns", "engines", "desk"),
 ]
 
 NO_PACKAGE_NAMES = [
@@ -167,6 +168,8 @@ NO_PACKAGE_NAMES = [
     *("lazy", "json", "multiprocessing", "asyncore", "annotationlib", "distutils", "imp"),
     *("numpy", "typer", "rich", "pytest", "ruff", "mypy", "nox", "hatchling", "ray", "dask"),
     *("joblib", "loky", "click", "markdown_it_py", "trove_classifiers", "pip", "uv", "wheel"),
+    *("apps", "uvicorn", "fastapi", "starlette", "anyio", "httpx", "uvloop", "limits"),
+    "prometheus_client",
     *("tests", "benchmarks", "src", "under_test", "conftest", "docs", "git", "python", "bash"),
 ]
 

@@ -25,7 +25,7 @@ BRINGS: dict[str, dict[object, set[str]]] = {
     "python_min": {python: set() for python in ("3.11", "3.12", "3.13", "3.14")},
     "ci": {"github": {".github/workflows/ci.yml"}, "gitlab": {".gitlab-ci.yml"}, "none": set()},
     "docker": {False: set(), True: {"Dockerfile", ".dockerignore", "compose.yaml"}},
-    "engines": {name: {f"src/my_service/sharing/{name}/engine.py"} for name in ENGINES},
+    "engines": {name: {f"src/my_service/sharing/engines/{name}/engine.py"} for name in ENGINES},
 }
 #: Which engines come together in a project that is rendered.
 ENGINE_SETS: list[tuple[str, ...]] = [(), *((name,) for name in ENGINES), tuple(ENGINES)]
@@ -90,7 +90,7 @@ def untested(config: dict[str, Any], template: Path = TEMPLATE) -> list[str]:
     """Name the choices that no test looks at, and the tests of choices that are gone."""
     choices = choices_of(config)
     patterns = choices.pop("patterns")
-    tested = {test.stem for test in (template / "tests").glob("test_*.py")}
+    tested = {test.stem for test in (template / "tests/sharing").glob("test_*.py")}
     found = [f"patterns={name}" for name in patterns if f"test_{name}" not in tested]
     for question in choices.keys() | BRINGS.keys():
         offered, known = set(choices.get(question, [])), set(BRINGS.get(question, {}))

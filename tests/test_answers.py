@@ -31,6 +31,8 @@ NAMES = {
     "cache tools": "cache_tools",
     "numpy": "my_numpy",
     "JSON": "my_json",
+    "Limits": "my_limits",
+    "Prometheus client": "my_prometheus_client",
     "test cases": "my_test_cases",
     "__init__": "init",
     "a--b..c": "a_b_c",
@@ -74,13 +76,14 @@ def test_authors_may_stay_unnamed(fresh: Render) -> None:
 def test_a_package_name_is_found_for_any_name(rendered: Render, name: str, package: str) -> None:
     project = rendered(project_name=name)
     assert (project / "src" / package / "__init__.py").is_file()
-    assert (project / "src" / package / "sharing/counter.py").is_file()
+    assert (project / "src" / package / "sharing/patterns/counter.py").is_file()
 
 
 def test_a_default_is_found_for_every_taken_name(snapshot: Path, tmp_path: Path) -> None:
     """Only the answers are asked for: nothing is written."""
     taken = CONFIG["taken_names"]["default"].split()
     assert len(taken) > 250
+    assert len(taken) == len(set(taken))
     for number, name in enumerate(taken[:: len(taken) // 40]):
         copier.run_copy(
             str(snapshot),

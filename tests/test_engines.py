@@ -35,10 +35,11 @@ def test_the_same_contract_holds(
 ) -> None:
     project = fresh(**variant.answers)
     environment = install(project, tmp_path / "installed")
-    tests = sorted((project / "tests").glob("test_*remote*.py"))
+    folder = project / "tests/sharing"
+    tests = sorted(folder.glob("test_*remote*.py"))
     assert len(tests) > len(variant.patterns)
     others = (*(f"test_{name}.py" for name in variant.engines), "test_leases.py")
-    tests += [path for name in others if (path := project / "tests" / name).exists()]
+    tests += [path for name in others if (path := folder / name).exists()]
     # Short, since a socket's path must be; its own, since others run beside it.
     temporary = tempfile.mkdtemp(prefix="e")
     done = subprocess.run(

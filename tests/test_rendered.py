@@ -23,13 +23,13 @@ every_set = pytest.mark.parametrize("patterns", SETS, ids=name_of)
 def files_of(template: Path, pattern: str) -> set[str]:
     job = PATTERNS[pattern]["job"]
     return {
-        f"src/my_service/sharing/{pattern}.py",
+        f"src/my_service/sharing/patterns/{pattern}.py",
         f"src/my_service/jobs/{job}.py",
-        f"tests/test_{pattern}.py",
+        f"tests/sharing/test_{pattern}.py",
         *(
-            f"tests/{path.name.removesuffix('.jinja')}"
+            f"tests/sharing/{path.name.removesuffix('.jinja')}"
             for kind in ("{}_*.py*", "test_{}_*.py")
-            for path in (template / "tests").glob(kind.format(pattern))
+            for path in (template / "tests/sharing").glob(kind.format(pattern))
         ),
         f"tests/jobs/test_{job}.py",
         f"src/my_service/bench/{pattern}.py",
@@ -38,20 +38,25 @@ def files_of(template: Path, pattern: str) -> set[str]:
 
 
 def files_of_engine(template: Path, engine: str) -> set[str]:
-    folder = template / f"src/{{{{ package_name }}}}/sharing/{engine}"
-    return {f"src/my_service/sharing/{engine}/{path.name}" for path in folder.glob("*.py")} | {
-        f"tests/{path.name}"
+    folder = template / f"src/{{{{ package_name }}}}/sharing/engines/{engine}"
+    return {
+        f"src/my_service/sharing/engines/{engine}/{path.name}" for path in folder.glob("*.py")
+    } | {
+        f"tests/sharing/{path.name}"
         for kind in ("{}_*.py", "test_{}.py")
-        for path in (template / "tests").glob(kind.format(engine))
+        for path in (template / "tests/sharing").glob(kind.format(engine))
     }
 
 
 def files_of_any_engine(template: Path) -> set[str]:
     """Return what comes with the first engine beside `processes`."""
-    tests = template / "tests"
+    tests = template / "tests/sharing"
     found = {*tests.glob("*_remote*.py*"), *tests.glob("remote_*.py")}
     names = {path.name.removesuffix(".jinja") for path in found}
-    return {"src/my_service/sharing/remote.py", *(f"tests/{name}" for name in names)}
+    return {
+        "src/my_service/sharing/engines/remote.py",
+        *(f"tests/sharing/{name}" for name in names),
+    }
 
 
 def all_files(template: Path) -> Iterator[str]:
@@ -77,14 +82,14 @@ def expected(
     if not engines:
         unchosen |= files_of_any_engine(template)
     if not engines or "locks" not in patterns:
-        unchosen |= {"src/my_service/sharing/leases.py", "tests/test_leases.py"}
+        unchosen |= {"src/my_service/sharing/patterns/leases.py", "tests/sharing/test_leases.py"}
     return set(all_files(template)) - unchosen - (set() if docker else BRINGS["docker"][True])
 
 
 def names_of(template: Path, pattern: str) -> set[str]:
     """Return the words that only a project with this pattern may hold."""
     job = PATTERNS[pattern]["job"]
-    module = template / f"src/{{{{ package_name }}}}/sharing/{pattern}.py"
+    module = template / f"src/{{{{ package_name }}}}/sharing/patterns/{pattern}.py"
     public = {
         node.name
         for node in ast.parse(module.read_text("utf-8")).body

@@ -8,28 +8,26 @@ import sys
 from pathlib import Path
 
 import pytest
+from arrows import PRIVATE, TOOLS, broken, uses_of
+from conftest import Render
 from rendering import CONFIG, ENGINES, IGNORED, PATTERNS, PYTHONS, TEMPLATE
 
 SHARING = TEMPLATE / "src/{{ package_name }}/sharing"
 JOBS = TEMPLATE / "src/{{ package_name }}/jobs"
 BENCH = TEMPLATE / "src/{{ package_name }}/bench"
-#: What every project has, whatever it shares.
+#: What every project has in a folder of `sharing`, whatever it shares.
 CORE = {
-    "__init__.py.jinja",
-    "chosen.py.jinja",
-    "driver.py",
-    "engine.py",
-    "errors.py",
-    "limits.py",
-    "owners.py",
-    "pattern.py",
-    "per_worker.py",
-    "processes",
-    "runs.py",
-    "work.py",
+    "": "__init__.py.jinja chosen.py.jinja errors.py machine patterns engines",
+    "machine": "__init__.py lifeline.py limits.py memory.py mutex.py owners.py primitives.py "
+    "service.py",
+    "patterns": "__init__.py base.py per_worker.py",
+    "engines": "__init__.py desk.py driver.py engine.py runs.py processes",
 }
-#: What comes with engines beside `processes`.
-APART = {"remote.py", "leases.py"}
+#: What comes with patterns, and with engines beside `processes`.
+CHOSEN = {
+    "patterns": {"leases.py", *(f"{name}.py" for name in PATTERNS)},
+    "engines": {"remote.py", *ENGINES},
+}
 FILES = [
     path.relative_to(TEMPLATE)
     for path in sorted(TEMPLATE.rglob("*"))
@@ -60,25 +58,33 @@ def test_python_is_plain(path: Path) -> None:
 
 
 def test_each_file_of_sharing_belongs_to_one_pattern_or_to_the_core() -> None:
-    entries = {path.name for path in SHARING.iterdir()}
-    entries -= IGNORED("", sorted(entries))
-    assert entries == {*CORE, *APART, *ENGINES, *(f"{name}.py" for name in PATTERNS)}
+    for folder, core in CORE.items():
+        entries = {path.name for path in (SHARING / folder).iterdir()}
+        entries -= IGNORED("", sorted(entries))
+        assert entries == {*core.split(), *CHOSEN.get(folder, set())}
+
+
+def test_tests_of_sharing_lie_beside_those_of_jobs() -> None:
+    tests = {path.name for path in (TEMPLATE / "tests").iterdir()}
+    assert tests - IGNORED("", sorted(tests)) == {"conftest.py", "jobs", "sharing"}
 
 
 def test_each_pattern_has_all_of_its_files() -> None:
     for name, pattern in PATTERNS.items():
         for path in (
-            SHARING / f"{name}.py",
+            SHARING / f"patterns/{name}.py",
             JOBS / f"{pattern['job']}.py",
-            TEMPLATE / f"tests/test_{name}.py",
+            TEMPLATE / f"tests/sharing/test_{name}.py",
             TEMPLATE / f"tests/jobs/test_{pattern['job']}.py.jinja",
             BENCH / f"{name}.py",
             TEMPLATE / f"benchmarks/bench_{name}.py",
         ):
             assert path.is_file(), path
-        assert pattern["class"] in {
+        exports = pattern["exports"].split(", ")
+        assert pattern["class"] in exports
+        assert set(exports) <= {
             node.name
-            for node in ast.parse((SHARING / f"{name}.py").read_text("utf-8")).body
+            for node in ast.parse((SHARING / f"patterns/{name}.py").read_text("utf-8")).body
             if isinstance(node, ast.ClassDef)
         }
 
@@ -91,6 +97,100 @@ def test_each_job_and_benchmark_belongs_to_a_pattern() -> None:
     assert {path.stem for path in (TEMPLATE / "benchmarks").glob("bench_*.py")} == {
         f"bench_{name}" for name in PATTERNS
     }
+
+
+def every_file(rendered: Render) -> Path:
+    project = rendered(patterns=list(PATTERNS), engines=list(ENGINES))
+    return project / "src/my_service"
+
+
+def test_imports_keep_the_arrows(rendered: Render) -> None:
+    assert broken(every_file(rendered)) == []
+
+
+def test_no_exception_outlives_its_reason(rendered: Render) -> None:
+    found = [use for path in every_file(rendered).rglob("*.py") for use in uses_of(path)]
+    known = {(path, f"sharing.{name}") for path, names in TOOLS.items() for name in names}
+    assert known - {(use.path, use.what) for use in found} == set()
+    assert PRIVATE - {use.what for use in found if use.is_private} == set()
+
+
+#: By the part that goes against the rules: a file, what is in it, and what is said of it.
+WRONG = {
+    "machine needs no pattern": (
+        "sharing/machine/bad.py",
+        "from ..patterns.base import Pattern",
+        "imports sharing.patterns.base",
+    ),
+    "machine needs no engine": (
+        "sharing/machine/bad.py",
+        "def work():\n    from .. import engines",
+        "imports sharing.engines",
+    ),
+    "machine needs not what was chosen": (
+        "sharing/machine/bad.py",
+        "from ..chosen import PATTERNS",
+        "imports sharing.chosen",
+    ),
+    "a pattern needs no engine for its types": (
+        "sharing/patterns/bad.py",
+        "if TYPE_CHECKING:\n    from ..engines.engine import Engine",
+        "imports sharing.engines.engine",
+    ),
+    "a pattern needs no engine by another way": (
+        "sharing/patterns/bad.py",
+        'importlib.import_module(f"..engines.{name}.engine", __package__)',
+        "imports sharing.engines.*.engine",
+    ),
+    "a pattern needs no engine under its full name": (
+        "sharing/patterns/bad.py",
+        "import my_service.sharing.engines.driver",
+        "imports sharing.engines.driver",
+    ),
+    "nothing inside needs what is shown outside": (
+        "sharing/engines/processes/bad.py",
+        "from ... import Counter",
+        "imports sharing",
+    ),
+    "sharing needs nothing around it": (
+        "sharing/engines/bad.py",
+        "from ...progress import track",
+        "imports progress",
+    ),
+    "a job needs sharing alone": (
+        "jobs/bad.py",
+        "from ..sharing.patterns.counter import Counter",
+        "imports sharing.patterns.counter",
+    ),
+    "a job needs no part of sharing": (
+        "jobs/bad.py",
+        "from ..sharing import machine",
+        "imports sharing.machine",
+    ),
+    "a private name stays at home": (
+        "sharing/engines/bad.py",
+        "from .driver import _hidden",
+        "uses _hidden",
+    ),
+    "a private module stays at home": (
+        "sharing/engines/bad.py",
+        "from multiprocessing._hidden import one",
+        "uses multiprocessing._hidden",
+    ),
+    "a private attribute stays at home": (
+        "sharing/engines/bad.py",
+        "from ..machine import memory\n\nmemory._hidden.one",
+        "uses memory._hidden",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_breaks_the_arrows_is_named(tmp_path: Path, rendered: Render, name: str) -> None:
+    path, text, said = WRONG[name]
+    package = Path(shutil.copytree(every_file(rendered), tmp_path / "my_service"))
+    (package / path).write_text(f"{text}\n")
+    assert [line.partition(" ")[2] for line in broken(package)] == [said]
 
 
 def test_nobody_has_to_trust_the_template() -> None:

@@ -96,7 +96,7 @@ def test_conflicts_are_marked_and_can_not_be_committed(workshop: Workshop, capsy
     project = workshop.made()
     sharing = project / "src/my_service/sharing"
     add_line(sharing / "errors.py", "# Mine.", 0)
-    add_line(sharing / "cache.py", "# Mine as well.")
+    add_line(sharing / "patterns/cache.py", "# Mine as well.")
     add_line(project / "src/my_service" / REMOVED, "# Mine, too.")
     (project / "src/my_service" / NEW).write_text("MINE = True\n")
     commit(project)
@@ -106,7 +106,7 @@ def test_conflicts_are_marked_and_can_not_be_committed(workshop: Workshop, capsy
     assert "conflict (4)" in said.err
     expected = {
         "sharing/errors.py": ("UU", "both changed it"),
-        "sharing/cache.py": ("UD", "you changed it, the template has it no more"),
+        "sharing/patterns/cache.py": ("UD", "you changed it, the template has it no more"),
         REMOVED: ("UD", "you changed it, the template has it no more"),
         NEW: ("AA", "both added it"),
     }
@@ -117,12 +117,12 @@ def test_conflicts_are_marked_and_can_not_be_committed(workshop: Workshop, capsy
         assert f"  conflict  src/my_service/{path}: {reason}\n" in said.out
     text = (sharing / "errors.py").read_text("utf-8")
     assert re.match(r"<<<<<<< .*\n# Mine\.\n=======\n# From.*\n>>>>>>> .*2\.0\.0\)\n", text)
-    assert (sharing / "cache.py").read_text("utf-8").endswith("# Mine as well.\n")
+    assert (sharing / "patterns/cache.py").read_text("utf-8").endswith("# Mine as well.\n")
     assert (project / "src/my_service" / REMOVED).read_text("utf-8").endswith("# Mine, too.\n")
     assert "MINE = True" in (project / "src/my_service" / NEW).read_text("utf-8")
     with pytest.raises(AssertionError, match="unmerged"):
         git(project, "commit", "--message", "Not yet")
-    git(project, "rm", "--quiet", "src/my_service/sharing/cache.py")
+    git(project, "rm", "--quiet", "src/my_service/sharing/patterns/cache.py")
     git(project, "add", ".")
     git(project, "commit", "--quiet", "--message", "Settled")
 
@@ -186,7 +186,7 @@ def test_a_starter_job_never_takes_the_place_of_a_job(workshop: Workshop) -> Non
     assert workshop.update(project, "-d", "patterns=[counter, cache]") == 0
     assert mine.read_text() == "# Mine.\n"
     assert not (project / "tests/jobs/test_enrich_orders.py").exists()
-    assert (project / "src/my_service/sharing/cache.py").exists()
+    assert (project / "src/my_service/sharing/patterns/cache.py").exists()
 
 
 def test_a_job_that_was_deleted_stays_so(workshop: Workshop) -> None:
@@ -201,7 +201,7 @@ def test_a_job_that_was_deleted_stays_so(workshop: Workshop) -> None:
 def test_jobs_that_use_what_is_gone_are_named(workshop: Workshop, capsys: Capture) -> None:
     project = workshop.made(patterns=["counter", "locks"])
     jobs = project / "src/my_service/jobs"
-    (jobs / "one.py").write_text("from ..sharing.locks import Lock\n")
+    (jobs / "one.py").write_text("from ..sharing.patterns.locks import Lock\n")
     (jobs / "two.py").write_text("from .. import sharing\n\nsharing.Guarded\n")
     (jobs / "broken.py").write_text("from ..sharing import (\n")
     commit(project)
@@ -210,7 +210,7 @@ def test_jobs_that_use_what_is_gone_are_named(workshop: Workshop, capsys: Captur
     said = [line for line in capsys.readouterr().out.splitlines() if "yours" in line]
     where = "  yours     src/my_service/jobs"
     assert said[:3] == [
-        f"{where}/one.py uses Lock, locks, which is gone",
+        f"{where}/one.py uses Lock, patterns.locks, which is gone",
         f"{where}/post_transfers.py uses Guarded, which is gone",
         f"{where}/two.py uses Guarded, which is gone",
     ]
@@ -221,11 +221,11 @@ def test_what_the_user_deleted_stays_deleted_and_is_named(
     workshop: Workshop, capsys: Capture
 ) -> None:
     project = workshop.made()
-    (project / "tests/test_engine.py").unlink()
+    (project / "tests/sharing/test_engine.py").unlink()
     commit(project)
     assert workshop.update(project) == 0
-    assert "stays     tests/test_engine.py: deleted by you" in capsys.readouterr().out
-    assert not (project / "tests/test_engine.py").exists()
+    assert "stays     tests/sharing/test_engine.py: deleted by you" in capsys.readouterr().out
+    assert not (project / "tests/sharing/test_engine.py").exists()
 
 
 @pytest.mark.parametrize("folder", ["service", "deep/in the/döpth"])
@@ -241,8 +241,8 @@ def test_a_project_in_a_larger_repository(
         one.parent.mkdir(parents=True, exist_ok=True)
         workshop.made(one)
         shutil.rmtree(one / ".git")
-    (project / "tests/test_engine.py").unlink()
-    add_line(project / "src/my_service/sharing/cache.py", "# Mine.")
+    (project / "tests/sharing/test_engine.py").unlink()
+    add_line(project / "src/my_service/sharing/patterns/cache.py", "# Mine.")
     add_line(project / "src/my_service" / MOVED, "# Mine moves along.")
     git(top, "init", "--quiet")
     commit(top)
@@ -254,9 +254,9 @@ def test_a_project_in_a_larger_repository(
     assert list(unmerged(top).values()) == ["UD"]
     moved = (project / f"src/my_service/moved_{MOVED}").read_text("utf-8")
     assert moved.endswith("# Mine moves along.\n")
-    assert not (project / "src/my_service/sharing/locks.py").exists()
-    assert not (project / "tests/test_engine.py").exists()
-    assert f"conflict  {folder}/src/my_service/sharing/cache.py" in capsys.readouterr().out
+    assert not (project / "src/my_service/sharing/patterns/locks.py").exists()
+    assert not (project / "tests/sharing/test_engine.py").exists()
+    assert f"conflict  {folder}/src/my_service/sharing/patterns/cache.py" in capsys.readouterr().out
 
 
 def test_new_questions_and_answers_that_are_no_more(

@@ -111,5 +111,5 @@ def test_files_of_two_patterns_are_never_taken_for_each_other(
         given = ("-d", f"patterns=[{other}]", "-d", "ci=gitlab")
         assert workshop.update(project, *given, "--vcs-ref", ":current:") == 0
         output = capsys.readouterr().out
-        assert f"removed   src/my_service/sharing/{one}.py" in output
+        assert f"removed   src/my_service/sharing/patterns/{one}.py" in output
         assert "  moved  " not in output

@@ -177,7 +177,8 @@ def part_of_tests(variant: Variant, full: str) -> list[str]:
     beside = [one for one in run_variants(full) if one.python == variant.python]
     method = START_METHODS[beside.index(variant) % len(START_METHODS)]
     options = [f"--start-method={method}", "-k", "not goes_red"]
-    return options if len(variant.patterns) == 1 else [*options, "--ignore=tests/test_chaos.py"]
+    storm = "--ignore=tests/sharing/test_chaos.py"
+    return options if len(variant.patterns) == 1 else [*options, storm]
 
 
 def without_numpy(folder: Path) -> Path:

@@ -80,11 +80,16 @@ def make_versions(snapshot: Path, folder: Path) -> Path:
     commit(folder, "v1.0.0")
     template = folder / "template"
     package = template / "src/{{ package_name }}"
-    for path in package.glob("sharing/*.py"):
+    for path in package.glob("sharing/**/*.py"):
         replace(path, r"\A\"\"\"", f"# {SECOND}\n" + '"""')
     for path in (*package.glob("jobs/*.py"), *template.glob("tests/jobs/*")):
         add_line(path, f"# {SECOND}")
-    for name in ("noxfile.py", "tests/test_engine.py", "Dockerfile.jinja", "compose.yaml.jinja"):
+    for name in (
+        "noxfile.py",
+        "tests/sharing/test_engine.py",
+        "Dockerfile.jinja",
+        "compose.yaml.jinja",
+    ):
         add_line(template / name, f"# {SECOND}")
     for name in (".github/workflows/ci.yml.jinja", ".gitlab-ci.yml.jinja"):
         replace(template / name, r"(timeout.*)15", r"\g<1>16")
@@ -196,7 +201,7 @@ class Edits:
         return self.has(self.project / "pyproject.toml", mark)
 
     def every(self, folder: str) -> Iterator[Path]:
-        return (path for path in sorted((self.project / folder).glob("*.py")))
+        return (path for path in sorted(self.project.glob(f"{folder}/*.py")))
 
     def job_changed(self) -> Iterator[Check]:
         for path in self.every("src/my_service/jobs"):
@@ -244,11 +249,11 @@ class Edits:
         yield self.has(readme, "Edit above the table.")
 
     def sharing_changed(self) -> Iterator[Check]:
-        for path in self.every("src/my_service/sharing"):
+        for path in self.every("src/my_service/sharing/**"):
             yield self.line(path, f"# edit of {path.stem}")
 
     def sharing_changed_on_top(self) -> Iterator[Check]:
-        for path in self.every("src/my_service/sharing"):
+        for path in self.every("src/my_service/sharing/**"):
             yield self.line(path, f"# edit on top of {path.stem}", 0)
 
     def sharing_added(self) -> Iterator[Check]:
@@ -257,11 +262,11 @@ class Edits:
         yield self.same(path)
 
     def test_changed(self) -> Iterator[Check]:
-        for path in self.every("tests"):
+        for path in (*self.every("tests"), *self.every("tests/sharing")):
             yield self.line(path, f"# edit of {path.stem}")
 
     def test_deleted(self) -> Iterator[Check]:
-        for path in self.every("tests"):
+        for path in self.every("tests/sharing"):
             if path.stem.startswith("test_"):
                 path.unlink()
                 yield self.gone(path)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from my_service.bench import report
 from my_service.bench.record import spread
 from my_service.bench.units import show_times
-from my_service.sharing.engine import available_cores
+from my_service.sharing.engines.engine import available_cores
 
 from .compare import Comparison, Target
 

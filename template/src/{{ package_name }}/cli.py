@@ -185,7 +185,8 @@ def _check_workers(options: Mapping[str, Any]) -> None:
 
     Those of a cluster that runs already, by its address, are elsewhere.
     """
-    from .sharing import SharingError, limits
+    from .sharing import SharingError
+    from .sharing.machine import limits
 
     workers = options.get("workers")
     if workers is not None and options.get("address") is None:

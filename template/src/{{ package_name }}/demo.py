@@ -13,7 +13,8 @@ from typing import Unpack
 
 from . import cli
 from .files import InputError
-from .sharing import EngineOptions, owners
+from .sharing import EngineOptions
+from .sharing.machine import owners
 
 
 def main(folder: Path | None = None, **options: Unpack[EngineOptions]) -> dict[str, object]:

@@ -21,11 +21,12 @@ import typer
 
 from . import cli
 from .files import InputError
-from .sharing import EngineOptions, SharingError, limits, owners
+from .sharing import EngineOptions, SharingError
 from .sharing.chosen import SHARED_MEMORY
-from .sharing.processes.engine import START_METHODS
-from .sharing.processes.lifeline import THREAD_LIMITS
-from .sharing.processes.memory import SEGMENTS, in_units
+from .sharing.engines.processes.engine import START_METHODS
+from .sharing.machine import limits, owners
+from .sharing.machine.lifeline import THREAD_LIMITS
+from .sharing.machine.memory import SEGMENTS, in_units
 
 Verdict = Literal["ok", "warn", "bad"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from .sharing import owners
+from .sharing.machine import owners
 
 STDOUT = 1  # its descriptor
 

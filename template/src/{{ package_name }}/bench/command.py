@@ -22,7 +22,7 @@ from ..files import InputError, check_apart, check_writable, replacing
 from ..progress import track
 from ..sharing import EngineOptions, SharingError
 from ..sharing.chosen import ENGINES, PATTERNS
-from ..sharing.engine import available_cores
+from ..sharing.engines.engine import available_cores
 from . import units
 from .advice import advise
 from .against import Change, changes

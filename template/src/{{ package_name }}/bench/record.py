@@ -30,7 +30,7 @@ from statistics import median, quantiles
 from typing import Any, TextIO, get_args
 
 from ..files import InputError
-from ..sharing.engine import available_cores
+from ..sharing.engines.engine import available_cores
 from .timing import Role, Setting, Way
 
 FORMAT = 1

@@ -1,0 +1,169 @@
+"""What every engine offers: `Engine`, and `open_engine`, which finds the one that was asked for."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Generic, Self, TypedDict, TypeVar, cast
+
+from ..chosen import ENGINES, Extras
+from ..errors import JobFailed, SharingError
+from ..machine import limits
+
+S = TypeVar("S")
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class EngineOptions(TypedDict, total=False):
+    """The options of `open_engine`, to be passed along: ``open_engine(state, **options)``."""
+
+    engine: str
+    workers: int | None
+    start_method: str | None
+    address: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T, R]):
+    """What became of one item: a value, or the error that says why there is none."""
+
+    item: T
+    value: R | None = None
+    error: JobFailed | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the item has a value."""
+        return self.error is None
+
+
+class Engine(Extras[S], ABC):
+    """Workers and the state that they share. Open it with ``with``; it closes whatever happens."""
+
+    def __init__(self, state: S, workers: int) -> None:
+        self._state = state
+        self._workers = workers
+
+    @property
+    def state(self) -> S:
+        """The state that was given, its values readable at any time."""
+        return self._state
+
+    @property
+    def workers(self) -> int:
+        """How many workers there are."""
+        return self._workers
+
+    @abstractmethod
+    def __enter__(self) -> Self: ...
+
+    @abstractmethod
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    @abstractmethod
+    def map(
+        self,
+        fn: Callable[[T, S], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = True,
+        chunk_size: int | None = None,
+        retries: int = 2,
+        timeout: float | None = None,
+    ) -> Iterator[R]:
+        """Run ``fn(item, state)`` for each item on the workers, and yield what it returns.
+
+        Nothing begins before the first value is asked for, and everything is driven by
+        asking: a map that nobody reads hands out nothing, and ends no stuck item.
+
+        Args:
+            fn: a job: a function at module level.
+            items: any iterable, endless ones too. It is read in this process, little more
+                than the workers need.
+            ordered: whether values come in the order of the items, or as they are there.
+            chunk_size: how many items travel at once; left out, measured while it runs.
+            retries: how often an item is tried again after its worker died.
+            timeout: seconds that one item may take before its worker is ended.
+
+        Raises:
+            JobFailed: the first failure, an item's exception in the worker (which is not tried
+                again), or one of the two below. Leaving early, so or by a ``break``, hands out
+                nothing more and waits for the items that run.
+            WorkerDied: an item's worker died, ``retries`` times more.
+            ItemTimeout: an item took longer than ``timeout``.
+            SharingError: the job or the options can't be used.
+        """
+
+    @abstractmethod
+    def outcomes(
+        self,
+        fn: Callable[[T, S], R],
+        items: Iterable[T],
+        *,
+        ordered: bool = True,
+        chunk_size: int | None = None,
+        retries: int = 2,
+        timeout: float | None = None,
+    ) -> Iterator[Outcome[T, R]]:
+        """The same as `map`, but a failed item comes as an outcome, and the others go on."""
+
+
+def open_engine(
+    state: S,
+    *,
+    engine: str = "processes",
+    workers: int | None = None,
+    start_method: str | None = None,
+    address: str | None = None,
+) -> Engine[S]:
+    """An engine for this state, to be opened with ``with``.
+
+    Args:
+        state: an instance of a dataclass; its fields are what the workers share, and all
+            other values in it travel to each worker as copies.
+        engine: its name.
+        workers: how many; left out, as many as this process has cores, or the cluster.
+        start_method: how processes start: "spawn" (left out), "forkserver" or "fork".
+        address: of a cluster that runs already; left out, one is started and ended with it.
+
+    Raises:
+        SharingError: a value above is not one that can be used, or so many workers can't be on
+            this machine.
+        StartFailed: the workers don't start (raised by ``with``).
+    """
+    if engine not in ENGINES:
+        raise SharingError(
+            f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}, or let "
+            "`nox -s update -- -d 'engines=[…]'` add it to the project"
+        )
+    if workers is not None and (isinstance(workers, bool) or workers < 1):
+        raise SharingError(f"workers must be a whole number above 0, not {workers!r}")
+    if workers is not None and engine == ENGINES[0]:
+        obstacle = limits.why_impossible(workers)
+        if obstacle is not None:
+            raise SharingError(str(obstacle))
+    try:
+        module = importlib.import_module(f".{engine}.engine", __package__)
+    except ModuleNotFoundError as error:
+        package = __name__.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] == package:
+            raise
+        raise SharingError(
+            f"the engine {engine!r} needs {error.name}, which is not installed: "
+            f"pip install '{package.replace('_', '-')}[{engine}]'"
+        ) from None
+    return cast("Engine[S]", module.open_engine(state, workers, start_method, address))
+
+
+def available_cores() -> int:
+    """How many cores this process may use: by its affinity, and by the quota of its container."""
+    return limits.cores().usable
