@@ -18,7 +18,7 @@ ARROWS = {
 TOOLS = {
     "bench/command.py": {"chosen", "engines.engine"},
     "bench/record.py": {"engines.engine"},
-    "cli.py": {"chosen"},
+    "cli.py": {"chosen", "machine.limits"},
     "demo.py": {"machine.owners"},
     "doctor.py": {
         *("chosen", "engines.processes.engine"),
