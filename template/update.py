@@ -273,7 +273,7 @@ def look(project: Path) -> tuple[list[str], list[str], list[str]]:
 
 
 def exported(rendering: Rendering) -> set[str]:
-    """Return the names that `sharing` offers, and its modules, such as `patterns.counter`."""
+    """Return the names that `sharing` offers, and its modules, such as `machine.limits`."""
     names = set()
     for path in rendering.folder.glob("src/*/sharing/**/*.py"):
         inside = path.relative_to(rendering.folder).with_suffix("").parts[3:]

@@ -40,4 +40,4 @@ def test_a_condition_that_does_not_come_true_is_shown(signs: ModuleType) -> None
     with pytest.raises(TimeoutError, match="built-in method"):
         signs.wait_until([].copy, 0)
     with pytest.raises(TimeoutError, match="in 0 s: a third one"):
-        signs.wait_until(lambda: False, 0, lambda: "a third one")
+        signs.wait_until(lambda: False, 0, name=lambda: "a third one")

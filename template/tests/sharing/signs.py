@@ -11,7 +11,7 @@ LIMIT = 60.0
 
 
 def wait_until(
-    what: Callable[[], object], limit: float = LIMIT, name: Callable[[], str] | None = None
+    what: Callable[[], object], limit: float = LIMIT, *, name: Callable[[], str] | None = None
 ) -> None:
     """Wait for something that can only be asked for again and again.
 
@@ -58,7 +58,7 @@ class Signs:
 
     def wait(self, name: str, limit: float = LIMIT) -> None:
         """Wait until it is given."""
-        wait_until(lambda: self.given(name), limit, lambda: self._missing(name))
+        wait_until(lambda: self.given(name), limit, name=lambda: self._missing(name))
 
     def _missing(self, name: str) -> str:
         there = sorted(path.name for path in self.folder.iterdir())
