@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
+import importlib
 import os
 import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
-_STARTS = 20
+STARTS = 20
 """How often in a row a process is started that is killed before it is ready."""
 
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+UNKNOWN = 1 << 16
+"""The exit code of a process that has ended in a way that nobody can tell."""
+
+_PAUSE = 0.02
+"""Seconds before another try: a server that ends takes some time until it is seen to have ended."""
+
+_STARTS_IN_THE_DARK = 3
+"""How often, where nobody can tell that it was killed."""
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_handler_of: Callable[[int], object] = getattr(
+    sys.modules.get("_signal"), "getsignal", signal.getsignal
+)
+"""`signal.getsignal` without the enumeration around it, which would take as long as a write."""
 
 THREAD_LIMITS = (
     "OMP_NUM_THREADS",
@@ -36,7 +51,34 @@ def worth_another_start(exitcode: int | None, deaths: int) -> bool:
 
     One that was killed, yes, within bounds: that came from outside. All else would come again.
     """
-    return exitcode == -signal.SIGKILL and deaths < _STARTS
+    if exitcode == UNKNOWN:
+        return deaths < _STARTS_IN_THE_DARK
+    return exitcode == -signal.SIGKILL and deaths < STARTS
+
+
+def ignores_broken_pipes() -> bool:
+    """Whether a pipe whose reader is gone is an error anyway, as it is unless a program differs."""
+    return _handler_of(signal.SIGPIPE) == signal.SIG_IGN
+
+
+@contextmanager
+def broken_pipes_are_errors() -> Iterator[None]:
+    """Have them be errors for what is written inside.
+
+    Also in a program that is to end by SIGPIPE when nobody reads what it says: that a process of
+    ours is dead is no reason to end.
+    """
+    if ignores_broken_pipes():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPIPE])
+    try:
+        yield
+    finally:
+        if signal.SIGPIPE not in before:
+            if signal.SIGPIPE in signal.sigpending():
+                signal.sigwait([signal.SIGPIPE])
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGPIPE])
 
 
 def start(process: BaseProcess) -> None:
@@ -46,14 +88,16 @@ def start(process: BaseProcess) -> None:
     may be: then there was no start, and another try has no traces of the first.
     """
     resource_tracker.ensure_running()  # here, for it would unblock what is blocked below
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
-        for left in reversed(range(_STARTS)):
+        for left in reversed(range(STARTS)):
             try:
-                return process.start()
+                with broken_pipes_are_errors():
+                    return process.start()
             except (ConnectionError, EOFError):
                 if not left:
                     raise
+                time.sleep(_PAUSE)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -64,26 +108,23 @@ def ignore_stop_signals() -> None:
     By a handler that does nothing, not by SIG_IGN, which programs that a job starts would
     inherit.
     """
-    for number in _STOP_SIGNALS:
-        signal.signal(number, _do_nothing)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
+    for number in STOP_SIGNALS:
+        signal.signal(number, do_nothing)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [*STOP_SIGNALS, signal.SIGPIPE])
 
 
-def _do_nothing(number: int, frame: FrameType | None) -> None:
-    pass
+def do_nothing(number: int, frame: FrameType | None) -> None:
+    """Handle a signal so."""
 
 
-def end_with_parent() -> None:
-    """In a child: end when the process that opened the engine is gone, however it went.
+def end_with(sentinel: int) -> None:
+    """In a child: end when the process that started it is gone, however it went.
 
-    On Linux the kernel sends SIGKILL when the parent's end of the sentinel closes, so that a
-    child ends in the middle of C code too. A parent-death signal would not do: under
-    forkserver the parent is another process.
+    ``sentinel`` is the end of a pipe whose other end is open in that process alone. On Linux the
+    kernel sends SIGKILL when that closes, so that a child ends in the middle of C code too. A
+    parent-death signal would not do: under forkserver, and in a nursery, the parent is another
+    process.
     """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    sentinel = parent.sentinel
     if sys.platform == "linux":
         fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(sentinel, fcntl.F_SETSIG, signal.SIGKILL)
@@ -106,16 +147,17 @@ def limits_of(threads: int) -> dict[str, str]:
     return {name: str(threads) for name in THREAD_LIMITS if name not in os.environ}
 
 
-@contextmanager
-def thread_limits(threads: int) -> Iterator[None]:
-    """Have processes that start inside run their numeric libraries on that many threads each.
+def limit_threads(limits: Mapping[str, str]) -> None:
+    """In a child: have numeric libraries use so many threads each (see `limits_of`).
 
-    The variables must be there before the libraries are loaded. What the user has set stays.
+    What is loaded later goes by the variables. What is loaded already, as in a process that was
+    forked, does so only where threadpoolctl is installed.
     """
-    ours = limits_of(threads)
-    os.environ.update(ours)
+    os.environ.update(limits)
+    if "numpy" not in sys.modules or set(limits) != set(THREAD_LIMITS):
+        return
     try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
+        threadpoolctl = importlib.import_module("threadpoolctl")
+    except ImportError:
+        return
+    threadpoolctl.threadpool_limits(int(limits[THREAD_LIMITS[0]]))

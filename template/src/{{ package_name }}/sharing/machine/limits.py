@@ -17,7 +17,7 @@ from pathlib import Path
 PROC = Path("/proc")
 GROUPS = Path("/sys/fs/cgroup")
 
-DESCRIPTORS, WORKER_DESCRIPTORS = 64, 4
+DESCRIPTORS, WORKER_DESCRIPTORS = 64, 6
 """What the main process keeps open, about, and how many more for each worker."""
 
 LEAST_MEMORY = 3 << 20

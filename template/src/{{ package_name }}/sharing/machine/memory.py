@@ -9,25 +9,18 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import pickle
 import sys
-import tempfile
 from collections.abc import Callable
 from multiprocessing import heap, reduction, sharedctypes
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from typing import IO, Any, Generic, TypeVar
+from typing import Any
 
 from ..errors import SharingError
 from . import owners
 
-T = TypeVar("T")
-
 SEGMENTS = Path("/dev/shm")
 """Where segments are, on Linux."""
-
-_IN_A_PIPE = 1 << 13
-"""Bytes that fit into any pipe, with what else is written to it."""
 
 
 class Words:
@@ -160,50 +153,6 @@ def _memory(duplicate: Any, nbytes: int, writable: bool) -> Memory:
 
 def _memory_at(path: str, nbytes: int, writable: bool) -> Memory:
     return Memory(os.open(path, os.O_RDWR if writable else os.O_RDONLY), nbytes, writable=writable)
-
-
-class Parcel(Generic[T]):
-    """What a process is started with, where that is large: it travels in a file without a name.
-
-    What `multiprocessing` starts a process with, it writes into a pipe, and holds the other end
-    of that as well. If the process is killed before it has read that, more than fits into the
-    pipe is never read, and the writer waits for ever.
-    """
-
-    def __init__(self, content: T) -> None:
-        self.content = content
-        self._file: IO[bytes] | None = None
-
-    def close(self) -> None:
-        """When the process has started."""
-        if self._file is not None:
-            self._file.close()
-
-    def __reduce__(self) -> tuple[Callable[[Any], Parcel[Any]], tuple[Any]]:
-        data = reduction.ForkingPickler.dumps(self.content)
-        if len(data) <= _IN_A_PIPE:
-            return _parcel_of, (bytes(data),)
-        self.close()
-        self._file = _unnamed_file()
-        self._file.write(data)
-        self._file.flush()
-        self._file.seek(0)
-        return _parcel_in, (reduction.DupFd(self._file.fileno()),)
-
-
-def _unnamed_file() -> IO[bytes]:
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("parcel"), "w+b")
-    return tempfile.TemporaryFile()
-
-
-def _parcel_of(data: bytes) -> Parcel[Any]:
-    return Parcel(pickle.loads(data))
-
-
-def _parcel_in(duplicate: Any) -> Parcel[Any]:
-    with os.fdopen(duplicate.detach(), "rb") as file:
-        return Parcel(pickle.load(file))
 
 
 def _check_room(nbytes: int) -> None:

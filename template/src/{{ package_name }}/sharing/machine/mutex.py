@@ -2,8 +2,8 @@
 
 `RobustMutex` is a robust `pthread` mutex in shared memory (see pthread_mutexattr_setrobust(3)):
 when its holder dies, the kernel gives it to the next one. `FileMutex` does the same by
-`flock`, elsewhere than on Linux. `RLockMutex` is the `multiprocessing.RLock` that everybody
-knows, which nobody gives back for the dead; here, waiting for such a one ends.
+`flock`, elsewhere than on Linux. `RLockMutex` does as the `multiprocessing.RLock` that
+everybody knows, which nobody gives back for the dead; here, waiting for such a one ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import errno
 import fcntl
 import os
 import sys
-import threading
 import time
 from functools import partial
 from multiprocessing.context import BaseContext
@@ -22,6 +21,7 @@ from typing import Any
 
 from .memory import Words
 from .primitives import PARENT, MutexLost, Worker
+from .threads import ThreadMutex
 
 _SLICE = 0.2
 """Seconds that a thread waits in C at a time: signals are handled between the slices."""
@@ -30,6 +30,10 @@ _TRIES = 100
 """How often a thread asks again before it waits: most sections are over sooner than a process is
 put to sleep and woken."""
 
+_LINE = 8  # words, a cache line
+_IN_USE = 0  # the word that says which mutex is
+_MADE = 1  # the word that says how many there are
+_MUTEXES = 32  # as many as can be left by threads that live on, and one
 _WORDS = 16  # no pthread_mutex_t is larger than 128 bytes
 _SHARED = 1  # PTHREAD_PROCESS_SHARED
 _ROBUST = 1  # PTHREAD_MUTEX_ROBUST
@@ -41,32 +45,44 @@ class _Timespec(ctypes.Structure):
     _fields_ = (("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long))
 
 
+class _Bound(partial[int]):
+    """A function of one of several mutexes."""
+
+    which: int
+    address: Any
+
+
 class RobustMutex:
-    """See the module. Linux only; `supported` tells."""
+    """See the module. Linux only; `supported` tells.
+
+    Only the thread that has such a mutex can unlock it, so that one which is to be freed in another
+    thread is left as it is: there are several, and a word says which is the one in use. Who still
+    goes by another one can't get that, and so has to look.
+    """
 
     def __init__(self) -> None:
-        self._words = Words(_WORDS)
-        self._bind()
-        attributes = ctypes.create_string_buffer(64)
-        _check(_libc.pthread_mutexattr_init(attributes))
-        _check(_libc.pthread_mutexattr_setpshared(attributes, _SHARED))
-        _check(_libc.pthread_mutexattr_setrobust(attributes, _ROBUST))
-        _check(_libc.pthread_mutexattr_settype(attributes, _RECURSIVE))
-        _check(_libc.pthread_mutex_init(self._address, attributes))
-        _libc.pthread_mutexattr_destroy(attributes)
+        self._words = Words(_LINE + _MUTEXES * _WORDS)
+        _make(self._address_of(0))
+        self._words.view[_MADE] = 1
+        self._bind(0)
 
-    def _bind(self) -> None:
-        self._address = ctypes.byref((ctypes.c_char * (8 * _WORDS)).from_buffer(self._words.view))
+    def _address_of(self, which: int) -> Any:
+        words = self._words.view[_LINE + which * _WORDS :]
+        return ctypes.byref((ctypes.c_char * (8 * _WORDS)).from_buffer(words))
+
+    def _bind(self, which: int) -> None:
+        address = self._address_of(which)
         # Bound in C, since a method of Python's would take as long as what it calls.
-        self.try_lock = partial(_trylock, self._address)
-        self.unlock = partial(_unlock, self._address)
+        self.try_lock = _Bound(_trylock, address)
+        self.try_lock.which, self.try_lock.address = which, address
+        self.unlock = partial(_unlock, address)
 
     def __getstate__(self) -> Words:
         return self._words
 
     def __setstate__(self, words: Words) -> None:
         self._words = words
-        self._bind()
+        self._bind(words.view[_IN_USE])
 
     @staticmethod
     def supported() -> bool:
@@ -75,37 +91,85 @@ class RobustMutex:
     def attach(self, worker: Worker | None) -> None:
         pass
 
-    def wait(self, code: int, timeout: float | None = None) -> bool:
-        return self._is_taken(self._wait(timeout) if code == errno.EBUSY else code)
+    def wait(self, code: int, timeout: float | None = None, asked: object = None) -> bool:
+        end = None if timeout is None else time.monotonic() + timeout
+        bound = self.try_lock if asked is None else asked
+        assert isinstance(bound, _Bound)
+        which, address = bound.which, bound.address
+        while True:
+            if code == errno.EBUSY:
+                code = self._wait(which, address, end)
+            if which == self._words.view[_IN_USE]:
+                if which != self.try_lock.which:
+                    self._bind(which)
+                return _is_taken(code, address)
+            # One that is not in use any more, and whose thread has ended, stays with this one: were
+            # it given back, others could get it who don't know. (It might be made unrecoverable,
+            # but that one pthread_mutex_trylock of glibc's takes in silence.)
+            _is_taken(code, address)
+            which = self._words.view[_IN_USE]
+            address = self._address_of(which)
+            code = _trylock(address)
 
-    def _is_taken(self, code: int) -> bool:
-        if code == 0:
-            return True
-        if code == errno.EOWNERDEAD:
-            # What it protects is whole at any moment, or not ours: there is nothing to repair.
-            _check(_libc.pthread_mutex_consistent(self._address))
-            return True
-        if code in (errno.EBUSY, errno.ETIMEDOUT):
-            return False
-        raise OSError(code, os.strerror(code))
-
-    def _wait(self, timeout: float | None) -> int:
+    def _wait(self, which: int, address: Any, end: float | None) -> int:
         for _ in range(_TRIES):
-            code = int(self.try_lock())
+            code = int(_trylock(address))
             if code != errno.EBUSY:
                 return code
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
+        while self._words.view[_IN_USE] == which:
             now = time.monotonic()
             until = now + _SLICE if end is None else min(now + _SLICE, end)
             if until <= now:
-                return int(_trylock(self._address))
-            code = _timed_lock(self._address, until)
+                return int(_trylock(address))
+            code = _timed_lock(address, until)
             if code != errno.ETIMEDOUT:
                 return code
+        return errno.EBUSY
+
+    def free(self) -> None:
+        for which in range(_MUTEXES):
+            if which == self._words.view[_IN_USE]:
+                continue
+            address = self._address_of(which)
+            if which == self._words.view[_MADE]:  # who frees it is alone here: nobody else has it
+                _make(address)
+                self._words.view[_MADE] = which + 1
+            # It is new, or the thread that was made to leave it has ended, or is this one.
+            code = _trylock(address)
+            if code == errno.EOWNERDEAD:
+                code = _libc.pthread_mutex_consistent(address)
+            if code == 0:
+                self._bind(which)
+                self._words.view[_IN_USE] = which
+                while _unlock(address) == 0:
+                    pass
+                return
+        # All are with threads that live on. The one in use is free when its thread ends.
 
     def holder_died(self, slot: int) -> None:
         pass  # the kernel has seen to it
+
+
+def _is_taken(code: int, address: Any) -> bool:
+    if code == 0:
+        return True
+    if code == errno.EOWNERDEAD:
+        # What it protects is whole at any moment, or not ours: there is nothing to repair.
+        _check(_libc.pthread_mutex_consistent(address))
+        return True
+    if code in (errno.EBUSY, errno.ETIMEDOUT):
+        return False
+    raise OSError(code, os.strerror(code))
+
+
+def _make(address: Any) -> None:
+    attributes = ctypes.create_string_buffer(64)
+    _check(_libc.pthread_mutexattr_init(attributes))
+    _check(_libc.pthread_mutexattr_setpshared(attributes, _SHARED))
+    _check(_libc.pthread_mutexattr_setrobust(attributes, _ROBUST))
+    _check(_libc.pthread_mutexattr_settype(attributes, _RECURSIVE))
+    _check(_libc.pthread_mutex_init(address, attributes))
+    _libc.pthread_mutexattr_destroy(attributes)
 
 
 def _check(code: int) -> None:
@@ -144,7 +208,7 @@ class FileMutex:
     def _open(self) -> None:
         self._file: Any = None
         self._depth = 0
-        self._threads = threading.RLock()
+        self._threads = ThreadMutex()
 
     def __getstate__(self) -> Path:
         return self._path
@@ -166,9 +230,9 @@ class FileMutex:
     def try_lock(self) -> int:
         return not self.wait(0, 0.0)
 
-    def wait(self, code: int, timeout: float | None = None) -> bool:
+    def wait(self, code: int, timeout: float | None = None, asked: object = None) -> bool:
         end = None if timeout is None else time.monotonic() + timeout
-        if not self._threads.acquire(timeout=-1 if timeout is None else timeout):
+        if not self._threads.take(timeout):
             return False
         pause = 0.0001
         while self._depth == 0:
@@ -176,23 +240,31 @@ class FileMutex:
                 fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if end is not None and time.monotonic() >= end:
-                    self._threads.release()
+                    self._threads.unlock()
                     return False
                 time.sleep(pause)
                 pause = min(2 * pause, 0.005)
             except BaseException:
-                self._threads.release()
+                self._threads.unlock()
                 raise
             else:
                 break
         self._depth += 1
         return True
 
-    def unlock(self) -> None:
+    def unlock(self) -> int:
+        if not self._threads.is_held():
+            return 1
         self._depth -= 1
         if self._depth == 0:
             fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._threads.release()
+        self._threads.unlock()
+        return 0
+
+    def free(self) -> None:
+        self._depth = 0
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._threads.free()
 
     def holder_died(self, slot: int) -> None:
         pass  # the kernel has seen to it
@@ -210,7 +282,8 @@ class RLockMutex:
     """
 
     def __init__(self, context: BaseContext, slots: int) -> None:
-        self._lock = context.RLock()
+        # The depth is counted here, so that any thread can free it; an RLock refuses that.
+        self._lock = context.Semaphore()
         self._slots = slots
         self._words = Words(slots + 2)
         self._lost, self._turns = slots, slots + 1
@@ -218,21 +291,21 @@ class RLockMutex:
     def attach(self, worker: Worker | None) -> None:
         self._slot = PARENT if worker is None else worker.slot
         self._depth = 0
-        self._threads = threading.RLock()  # a slot speaks for one thread at a time
+        self._threads = ThreadMutex()  # a slot speaks for one thread at a time
 
     def try_lock(self) -> int:
         return not self.wait(0, 0.0)
 
-    def wait(self, code: int, timeout: float | None = None) -> bool:
+    def wait(self, code: int, timeout: float | None = None, asked: object = None) -> bool:
         end = None if timeout is None else time.monotonic() + timeout
-        if not self._threads.acquire(timeout=-1 if timeout is None else timeout):
+        if not self._threads.take(timeout):
             return False
         try:
             if self._depth == 0 and not self._wait(end):
-                self._threads.release()
+                self._threads.unlock()
                 return False
         except BaseException:
-            self._threads.release()
+            self._threads.unlock()
             raise
         self._depth += 1
         return True
@@ -263,12 +336,23 @@ class RLockMutex:
     def _is_held_by_the_living(self) -> bool:
         return _HOLDS in self._words.view[: self._slots].tolist()
 
-    def unlock(self) -> None:
+    def unlock(self) -> int:
+        if not self._threads.is_held():
+            return 1
         self._depth -= 1
         if self._depth == 0:
-            self._lock.release()
-            self._words.view[self._slot] = _FREE
-        self._threads.release()
+            self._give_back()
+        self._threads.unlock()
+        return 0
+
+    def _give_back(self) -> None:
+        self._lock.release()
+        self._words.view[self._slot] = _FREE
+
+    def free(self) -> None:
+        self._depth = 0
+        self._give_back()
+        self._threads.free()
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_threads"}

@@ -29,18 +29,53 @@ class Mutex(Protocol):
     def try_lock(self) -> Callable[[], int]:
         """Take it if that needs no waiting. Returns 0 when it is held, else a code for `wait`."""
 
-    def wait(self, code: int, timeout: float | None = None) -> bool:
+    def wait(self, code: int, timeout: float | None = None, asked: object = None) -> bool:
         """Go on after `try_lock`, for ``timeout`` seconds at most; True when it is held.
+
+        ``asked`` is the `try_lock` that gave the code. There may be another one by now, and there
+        is when this has returned, where others have freed the mutex.
 
         Raises:
             MutexLost: it can't be had any more.
         """
 
     @property
-    def unlock(self) -> Callable[[], object]: ...
+    def unlock(self) -> Callable[[], object]:
+        """Give it back. Returns something that is true where it is not this thread that has it."""
+
+    def free(self) -> None:
+        """Have it free, in whatever thread of the process that has one which holds it.
+
+        It may be bound anew by that: `try_lock` and `unlock` are others then.
+        """
 
     def holder_died(self, slot: int) -> None:
         """Called in the parent when the worker of that slot is gone."""
+
+
+class Lease(Mutex, Protocol):
+    """A mutex that keeps what it protects, where processes share no memory."""
+
+    @property
+    def data(self) -> bytes:
+        """What was committed last, as it was when the mutex was taken."""
+
+    @property
+    def item(self) -> tuple[int, int] | None:
+        """The item that runs in this worker: the numbers of its map and in it; else None."""
+
+    @property
+    def done(self) -> int:
+        """How many sections of that item had been committed when the mutex was taken."""
+
+    def stage(self, section: int, data: bytes) -> None:
+        """Have `unlock` commit these data, as those of that section of the item."""
+
+    def read(self) -> bytes:
+        """What was committed last, whoever has the mutex."""
+
+    def settle(self, ranges: list[tuple[int, int, int]]) -> None:
+        """Forget what is known of items that have ended: the number of a map, from, to."""
 
 
 class MutexLost(Exception):

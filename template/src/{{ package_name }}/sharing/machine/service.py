@@ -7,21 +7,22 @@ which is the present one, and so what its address is.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
-from multiprocessing.context import BaseContext
 from multiprocessing.managers import BaseManager, BaseProxy
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from ..errors import ServiceLost
 from . import lifeline
+from .children import Child, Launcher
 from .memory import Words
 from .primitives import Words as WordsProtocol
+from .reasons import death
 
 Recipe = tuple[Callable[..., object], tuple[object, ...]]
 """What to call to make an object."""
@@ -82,8 +83,6 @@ _Manager.register("hub", proxytype=_HubProxy, exposed=("answer",))
 
 
 def _serve(address: str, key: bytes, recipes: Sequence[Recipe], ready: Connection) -> None:
-    lifeline.end_with_parent()
-    lifeline.ignore_stop_signals()
     hub = Hub(recipes)
 
     class Serving(BaseManager):
@@ -99,15 +98,15 @@ def _serve(address: str, key: bytes, recipes: Sequence[Recipe], ready: Connectio
 class Services:
     """The server process of an engine, and its place."""
 
-    def __init__(self, context: BaseContext, folder: Callable[[], Path]) -> None:
-        self._context = context
+    def __init__(self, launcher: Launcher, folder: Callable[[], Path]) -> None:
+        self._launcher = launcher
         # On Linux abstract sockets, which leave no file behind. A path has to be short.
         linux = sys.platform == "linux"
         self._address = f"\0services-{os.urandom(8).hex()}" if linux else f"{folder()}/s"
         self._key = os.urandom(32)
         self._present = Words(1)
         self._recipes: list[Recipe] = []
-        self.process: BaseProcess | None = None
+        self.process: Child | None = None
 
     def add(self, recipe: Recipe) -> RemoteService:
         self._recipes.append(recipe)
@@ -122,24 +121,20 @@ class Services:
         deaths = 0
         while self._recipes and not self._start():
             assert self.process is not None
-            exitcode, deaths = self.process.exitcode, deaths + 1
+            exitcode, deaths = self.process.exitcode(), deaths + 1
             self.stop()
             if not lifeline.worth_another_start(exitcode, deaths):
                 raise ServiceLost(
-                    f"the process of the services ended while it started, with exit code {exitcode}"
+                    f"the process of the services ended while it started, {death(exitcode)}"
                 )
 
     def _start(self) -> bool:
         present = self._present.view[0] + 1
-        receiver, sender = self._context.Pipe(duplex=False)
+        receiver, sender = multiprocessing.Pipe(duplex=False)
         with receiver:
             with sender:
-                self.process = self._context.Process(  # type: ignore[attr-defined]
-                    target=_serve,
-                    args=(f"{self._address}-{present}", self._key, self._recipes, sender),
-                    name="services",
-                )
-                lifeline.start(self.process)
+                args = f"{self._address}-{present}", self._key, self._recipes, sender
+                self.process = self._launcher.start(_serve, args, "services")
             try:
                 receiver.recv()
             except EOFError:
@@ -151,9 +146,8 @@ class Services:
     def stop(self) -> None:
         """End the server; what it knew is gone."""
         if self.process is not None:
-            if self.process.pid is not None:  # else a signal came before it could start
-                self.process.kill()
-                self.process.join()
+            self.process.kill()
+            self.process.join()
             self.process.close()
             self.process = None
 
@@ -196,10 +190,11 @@ class RemoteService:
             raise ServiceLost(f"the process of the services is gone: {error!r}") from None
 
     def _call(self, method: str, args: tuple[Any, ...]) -> Any:
-        with self._connecting:
+        with self._connecting, lifeline.broken_pipes_are_errors():
             hub = self._hub = self._hub or self._connect()
         try:
-            result, error = hub.answer(self._number, method, args)
+            with lifeline.broken_pipes_are_errors():
+                result, error = hub.answer(self._number, method, args)
         except BaseException:  # by Ctrl-C too: its answer would be taken for the next call's
             self._hub = None
             hub.hang_up()
