@@ -23,7 +23,7 @@ from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar, Protocol
 
 from ..errors import SharingError
-from ..machine.primitives import Mutex, Service, Words, Worker
+from ..machine.primitives import Lease, Mutex, Service, Words, Worker
 
 
 class Host(Protocol):
@@ -45,6 +45,9 @@ class Host(Protocol):
 
     def mutex(self, kind: str) -> Mutex:
         """``kind``: "lock", freed by the kernel when its holder dies, or "rlock", which isn't."""
+
+    def lease(self, data: bytes) -> Lease | None:
+        """A mutex that keeps these data, where words are not shared; else None."""
 
     def service(self, factory: Callable[..., object], *args: object) -> Service: ...
 
@@ -99,7 +102,7 @@ class Pattern:
 
     name: str = "?"
     order: int = -1
-    _is_open: bool = False
+    is_open: bool = False
     _own_to_process: ClassVar[frozenset[str]] = frozenset()
     """Attributes that each process makes for itself: they are not pickled."""
 
@@ -110,6 +113,16 @@ class Pattern:
                 "which is there before the engine opens"
             )
         return {k: v for k, v in self.__dict__.items() if k not in self._own_to_process}
+
+    def move_to(self, host: Host) -> None:
+        """Open it; `shut` takes that back."""
+        self.open(host)
+        self.is_open = True
+
+    def shut(self, *, whole: bool) -> None:
+        """Close it, whatever `close` raises."""
+        self.is_open = False
+        self.close(whole=whole)
 
     def open(self, host: Host) -> None:
         """In the parent, before the workers start: move what there is to shared memory."""
@@ -190,7 +203,7 @@ def patterns_of(state: object) -> list[Pattern]:
                     f"the fields {value.name!r} and {field.name!r} hold the same object: "
                     "make one for each"
                 )
-            if value._is_open:
+            if value.is_open:
                 raise SharingError(
                     f"the field {field.name!r} is in use by another open engine: "
                     "close that one first, or make a state of its own for this one"

@@ -9,7 +9,8 @@ import threading
 from array import array
 from bisect import insort
 from collections.abc import Iterable
-from typing import Any, ClassVar, Generic, TypeVar
+from operator import index
+from typing import ClassVar, Generic, SupportsIndex, TypeVar
 
 from ..errors import SharingError, brief
 from ..machine.primitives import PARENT, Words, Worker
@@ -19,6 +20,15 @@ T = TypeVar("T")
 
 _LINE = 8
 """Words in a cache line: two workers never write to the same one."""
+
+
+_FAR = 1 << 65
+"""What numbers are counted from, out of reach for those of a fixed width.
+
+A number of a fixed width, added to an int that it could hold, may give one that wraps at that
+width without a word. To one so large it is not added but refused. So `Counter.add` need not look
+at what it adds, which would cost a fifth of it, to add exactly.
+"""
 
 
 class Counter(Pattern):
@@ -42,7 +52,7 @@ class Counter(Pattern):
     _own_to_process: ClassVar[frozenset[str]] = frozenset(
         {"_counts", "_mine", "_before", "_works", "_showing"}
     )
-    _n: int  # what this process has added; there is none where there are labels
+    _n: int  # _FAR and what this process has added; there is none where there are labels
     _counts: list[int]  # the same, one a label
     _mine: memoryview  # where it is shown
     _works = False  # on a chunk
@@ -60,24 +70,35 @@ class Counter(Pattern):
         self._arrived: list[array[int]] = []
         self._own = [0] * self._width
 
-    def add(self, n: int = 1, label: str | None = None) -> None:
+    def add(self, n: SupportsIndex = 1, label: str | None = None) -> None:
         """Add ``n``, a whole number, which may be negative, to the number of this label.
 
-        An item that has added something else, or more than fits into 64 bits, fails when it
-        ends: to look at each ``n`` here would cost as much as to add it.
+        One of a fixed width is as good, and does not wrap. An item that has added a float, or more
+        than fits into 64 bits, fails when it ends.
 
         Raises:
             ValueError: the label is not one of the counter's, or is missing.
+            TypeError: ``n`` is no number.
         """
         try:
             if label is None:
-                self._n += n
+                self._n += n  # type: ignore[operator]
             else:
-                self._counts[self._index[label]] += n
-        except (KeyError, AttributeError):
+                self._counts[self._index[label]] += n  # type: ignore[operator]
+        except Exception:
+            self._add_slowly(n, label)
+
+    def _add_slowly(self, n: SupportsIndex, label: str | None) -> None:
+        """Add what would not be added: a number of a fixed width, or a wrong label."""
+        if (label not in self._index) if self.labels else label is not None:
             raise ValueError(
                 f"{self.name!r} counts {', '.join(self.labels) or 'without labels'}, not {label!r}"
-            ) from None
+            )
+        whole = index(n)
+        if label is None:
+            self._n += whole
+        else:
+            self._counts[self._index[label]] += whole
 
     @property
     def values(self) -> dict[str, int]:
@@ -95,7 +116,7 @@ class Counter(Pattern):
 
     def _sums(self) -> list[int]:
         if self._words is None:
-            return list(self._own)
+            return self._own
         with self._showing:
             self._show()
         view, stride = self._words.view, self._stride
@@ -103,18 +124,41 @@ class Counter(Pattern):
 
     @property
     def _own(self) -> list[int]:
-        return self._counts if self.labels else [self._n]
+        """What this process has added, a number a label.
+
+        Raises:
+            ValueError: something else than whole numbers, so that some of it may be lost.
+        """
+        far = self._counts if self.labels else [self._n]
+        for n in far:
+            if type(n) is not int:
+                raise self._unfit(f"a {type(n).__name__}")
+        return [n - _FAR for n in far]
 
     @_own.setter
-    def _own(self, numbers: list[int]) -> None:
+    def _own(self, numbers: Iterable[int]) -> None:
+        far = [_FAR + n for n in numbers]
         if self.labels:
-            self._counts = numbers
+            self._counts = far
         else:
-            (self._n,) = numbers
+            (self._n,) = far
 
     def _show(self) -> None:
         """Write to this process's slot what it has added."""
-        self._mine[:] = _whole(self.name, self._own)
+        self._mine[:] = self._whole()
+
+    def _whole(self) -> array[int]:
+        own = self._own
+        try:
+            return array("q", own)
+        except OverflowError:
+            wrong = next(n for n in own if not -(1 << 63) <= n < 1 << 63)
+            raise self._unfit(brief(wrong)) from None
+
+    def _unfit(self, what: str) -> ValueError:
+        return ValueError(
+            f"{self.name!r} can't count to {what}: it is for whole numbers of 64 bits"
+        )
 
     def at_work(self) -> None:
         with self._showing:
@@ -128,7 +172,7 @@ class Counter(Pattern):
         return self._words.view[slot * self._stride :][: self._width]
 
     def open(self, host: Host) -> None:
-        own = _whole(self.name, self._own)
+        own = self._whole()
         self._is_live = host.is_shared
         self._words = host.words(host.slots * self._stride)
         self._arrived = [array("q", bytes(8 * self._width)) for _ in range(host.slots)]
@@ -144,7 +188,7 @@ class Counter(Pattern):
     def chunk_begins(self, chunk: int, left: int) -> None:
         with self._showing:
             self._before = self._mine.tolist()
-            self._own = list(self._before)
+            self._own = self._before
             self._works = True
 
     def take_delta(self) -> object | None:
@@ -174,27 +218,9 @@ class Counter(Pattern):
         return 0
 
     def close(self, *, whole: bool) -> None:
-        self._arrived[PARENT] = _whole(self.name, self._own)
+        self._arrived[PARENT] = self._whole()
         self._own = [sum(numbers) for numbers in zip(*self._arrived, strict=True)]
         self._words, self._arrived = None, []
-
-
-def _whole(name: str, numbers: list[int]) -> array[int]:
-    try:
-        return array("q", numbers)
-    except (TypeError, OverflowError):
-        wrong = next(n for n in numbers if not _fits(n))
-        raise ValueError(
-            f"{name!r} can't count to {brief(wrong)}: it is for whole numbers of 64 bits"
-        ) from None
-
-
-def _fits(n: int) -> bool:
-    try:
-        array("q", [n])
-    except (TypeError, OverflowError):
-        return False
-    return True
 
 
 _Key = tuple[int, int, int]
@@ -348,7 +374,7 @@ class Log(Pattern, Generic[T]):
         self._kept = _Kept(self._max_records, self._max_bytes)
         return kept.entries, kept.dropped, kept.end
 
-    def receive_delta(self, slot: int, delta: tuple[Any, int, _Key]) -> None:
+    def receive_delta(self, slot: int, delta: tuple[list[tuple[_Key, bytes]], int, _Key]) -> None:
         self._kept.merge(*delta)
 
     def close(self, *, whole: bool) -> None:
