@@ -2,32 +2,67 @@
 
 from __future__ import annotations
 
-import contextlib
+import operator
 import pickle
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..patterns.base import patterns_by_field
+from .chunks import NO_CHUNK, UNBEGUN, ChunkId, Phase, Place
+from .failure import Failure, describe
 
-# The words of a worker, a cache line each. By them whoever sees them knows, after its death,
+# The words of a worker, a cache line each. Whoever sees them knows by them, after its death,
 # which item to blame, and before it, whether one is stuck.
 LINE = 8
 CHUNK = 0  # the chunk that it is in
-ITEM = 1  # the place of the item that runs; between items ~n, where n of the chunk have ended
-SINCE = 2  # when that item began, in ns of the monotonic clock, where there is a timeout
+ITEM = 1  # the place of the item that runs; where none does, ~n, and n of the chunk have returned
+SINCE = 2  # when that began, in ns of the monotonic clock, where there is a timeout
 STOP = 3  # written by the parent: begin no further item
+PHASE = 4  # what it does where no item runs, as a `Phase`
 
 TICK = 0.005
 """Seconds between two looks at the clock, and at what the parent wants, while a chunk runs."""
 
-_Running = tuple[int, float, list[Any], Iterator[Any]]
+Job = Callable[[Any, Any], Any]
+"""What is run with an item and the state."""
+
+_Running = tuple[ChunkId, float, list[Any], Iterator[Any]]
 """The chunk, when it began, its items, and the iterator that goes through them."""
 
-Failure = tuple[str, str, str]
-"""An exception as its class's name, its text and its traceback: it may not stand a pickle."""
+
+Ran = tuple[list[Any], dict[int, Failure], bool]
+"""Results or their pickles, failures by their places, and whether each result is a pickle."""
+
+PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
+"""Types whose pickling runs no code but Python's own."""
+
+
+class Task(NamedTuple):
+    """What is to be done with the items of a chunk.
+
+    Attributes:
+        chunk: its number.
+        run: the number of its map.
+        first: that of its first item in the map.
+        timed: whether it is to be written when each item begins.
+        left: what an attempt before has left behind, by the places of the patterns.
+        start: where its items begin in the list that travels,
+        stop: and where they end.
+        apart: whether each of them is pickled by itself.
+        careful: whether each result is to be pickled by itself, before the next item begins.
+    """
+
+    chunk: ChunkId
+    run: int
+    first: int
+    timed: bool
+    left: dict[int, int]
+    start: int
+    stop: int
+    apart: bool
+    careful: bool
 
 
 class Answer(NamedTuple):
@@ -38,6 +73,7 @@ class Answer(NamedTuple):
         elapsed: seconds that these took, by the worker's clock.
         deltas: what rides back for the patterns, by their places in the state.
         refused: why what an item has done can't be kept, if it can't.
+        apart: whether each result has a pickle of its own in the body.
         body: results and failures, pickled.
     """
 
@@ -45,7 +81,18 @@ class Answer(NamedTuple):
     elapsed: float
     deltas: dict[int, Any]
     refused: Failure | None
+    apart: bool
     body: bytes
+
+
+def place_in(line: memoryview, chunk: int) -> Place:
+    """Where in a chunk a worker is, or was, by its words."""
+    if chunk == NO_CHUNK or line[CHUNK] != chunk:
+        return UNBEGUN
+    item = line[ITEM]
+    if item >= 0:
+        return Place(Phase.RUNNING, item)
+    return Place(Phase(line[PHASE]), ~item)
 
 
 class Desk:
@@ -57,6 +104,7 @@ class Desk:
         line: its words.
         give_back: seconds after which the items of a chunk that are not begun are given back.
         dumps: how results are pickled.
+        seen: whether somebody sees its words, who knows by them whose result was being pickled.
 
     Attributes:
         gives_back: is told of a chunk, and how many of its items it keeps, as soon as it gives
@@ -71,6 +119,7 @@ class Desk:
         *,
         give_back: float,
         dumps: Callable[..., bytes] = pickle.dumps,
+        seen: bool = True,
     ) -> None:
         self.slot = slot
         self.origin = 0, 0
@@ -78,8 +127,9 @@ class Desk:
         self._line = line
         self._give_back = give_back
         self._dumps = dumps
+        self._seen = seen
         self.patterns = patterns_by_field(state)
-        self.gives_back: Callable[[int, int], None] | None = None
+        self.gives_back: Callable[[ChunkId, int], None] | None = None
         self._running: _Running | None = None  # replaced whole, since a thread reads it
         self._dozes = False  # the clock, until a chunk begins
         self._wake = threading.Event()
@@ -100,32 +150,39 @@ class Desk:
         for pattern in self.patterns:
             pattern.detach()
 
-    def begins(self, chunk: int) -> None:
+    def begins(self, chunk: int, *, timed: bool = False) -> None:
         """From here on it is this chunk that is worked on, none of whose items is begun yet."""
-        self._line[ITEM] = ~0
+        self._enters(Phase.READING, 0, timed=timed)
         self._line[CHUNK] = chunk
 
-    def work(
-        self,
-        chunk: int,
-        origin: tuple[int, int],
-        timed: bool,
-        left: dict[int, int],
-        job: Callable[[Any, Any], Any],
-        items: list[Any],
-    ) -> Answer:
+    def sends(self) -> None:
+        """The answer is on its way from here on."""
+        self._line[PHASE] = Phase.SENDING
+
+    def could_not_send(self) -> None:
+        """It was not, after all."""
+        self._line[PHASE] = Phase.PACKING
+
+    def _enters(self, phase: Phase, returned: int, *, timed: bool) -> None:
+        if timed:
+            self._line[SINCE] = time.monotonic_ns()
+        self._line[PHASE] = phase
+        self._line[ITEM] = ~returned
+
+    def work(self, task: Task, job: Job, items: list[Any]) -> Answer:
         """Run the job on the items of a chunk that `begins`, and collect what is to ride back."""
-        self.origin = origin
+        self.origin = task.run, task.first
         for place, pattern in enumerate(self.patterns):
-            pattern.chunk_begins(chunk, left.get(place, 0))
+            pattern.chunk_begins(task.chunk, task.left.get(place, 0))
         begun, waiting = time.monotonic(), iter(items)
-        self._running = chunk, begun, items, waiting
+        self._running = task.chunk, begun, items, waiting
         if self._dozes:
             self._wake.set()
-        results, failures = self._run(job, waiting, timed)
+        run = self._run_apart if task.apart else self._run
+        results, failures, apart = run(job, waiting, task.timed, task.careful)
         self._running = None
         ended = len(results)
-        self._line[ITEM] = ~ended
+        self._enters(Phase.PACKING, ended, timed=task.timed)
         elapsed = time.monotonic() - begun
         body = self._pickled(results, failures)
         deltas, refused = {}, None
@@ -137,23 +194,92 @@ class Desk:
                 continue
             if delta is not None:
                 deltas[place] = delta
-        return Answer(ended, elapsed, deltas, refused, body)
+        return Answer(ended, elapsed, deltas, refused, apart, body)
 
-    def _run(
-        self, job: Callable[[Any, Any], Any], waiting: Iterator[Any], timed: bool
-    ) -> tuple[list[Any], dict[int, Failure]]:
+    def _run(self, job: Job, waiting: Iterator[Any], timed: bool, careful: bool) -> Ran:
         line, state = self._line, self.state
         results: list[Any] = []
         failures: dict[int, Failure] = {}
+        places = self._timed(waiting) if timed else enumerate(waiting)
+        for line[ITEM], item in places:
+            try:
+                result = job(item, state)
+            except BaseException as error:
+                failures[0] = describe(error)
+                result = None
+            runs_code = self._seen and type(result) not in PLAIN
+            if careful or (runs_code and operator.length_hint(waiting)):
+                # Pickling it may be the user's code, and then it is to be known whose result that
+                # was; results of a job are of a kind.
+                return self._run_and_pickle(job, places, result, failures)
+            results.append(result)
+            break
         # What stands in this loop each item costs. Which one runs is written before it begins;
         # whether to go on is not asked: where not, the clock cuts the list that is gone through.
-        for line[ITEM], item in self._timed(waiting) if timed else enumerate(waiting):
+        for line[ITEM], item in places:
             try:
                 results.append(job(item, state))
             except BaseException as error:
                 failures[len(results)] = describe(error)
                 results.append(None)
-        return results, failures
+        return results, failures, False
+
+    def _run_and_pickle(
+        self,
+        job: Job,
+        places: Iterator[tuple[int, Any]],
+        first: object,
+        failures: dict[int, Failure],
+    ) -> Ran:
+        """Run the others, and pickle each result while it is known whose it is."""
+        line, state = self._line, self.state
+        results: list[bytes | None] = []
+        if failures:
+            results.append(None)
+        else:
+            self._keep(first, results, failures)
+        for line[ITEM], item in places:
+            try:
+                result = job(item, state)
+            except BaseException as error:
+                failures[len(results)] = describe(error)
+                results.append(None)
+            else:
+                self._keep(result, results, failures)
+        return results, failures, True
+
+    def _run_apart(self, job: Job, waiting: Iterator[bytes], timed: bool, careful: bool) -> Ran:
+        """Unpickle, run and pickle one item after the other, so that each goes wrong alone."""
+        line, state = self._line, self.state
+        results: list[bytes | None] = []
+        failures: dict[int, Failure] = {}
+        for line[ITEM], body in self._timed(waiting) if timed else enumerate(waiting):
+            try:
+                item = pickle.loads(body)
+            except BaseException as error:
+                kind, text, trace = describe(error)
+                failures[len(results)] = kind, f"a worker could not unpickle it: {text}", trace
+                results.append(None)
+                continue
+            try:
+                result = job(item, state)
+            except BaseException as error:
+                failures[len(results)] = describe(error)
+                results.append(None)
+            else:
+                self._keep(result, results, failures)
+        return results, failures, True
+
+    def _keep(
+        self, result: object, results: list[bytes | None], failures: dict[int, Failure]
+    ) -> None:
+        try:
+            packed = self._dumps(result, protocol=5)
+        except BaseException as error:
+            failures[len(results)] = _unfit(result, error)
+            results.append(None)
+        else:
+            results.append(packed)
 
     def _timed(self, waiting: Iterator[Any]) -> Iterator[tuple[int, Any]]:
         """Number the items, and write for each when it begins."""
@@ -180,9 +306,9 @@ class Desk:
                 for pattern in self.patterns:
                     pattern.at_work()
 
-    def _cut(self, chunk: int, _begun: float, items: list[Any], waiting: Any) -> None:
+    def _cut(self, chunk: ChunkId, _begun: float, items: list[Any], waiting: Any) -> None:
         """Cut the list that the other thread goes through, and say how far it gets now."""
-        kept = max(1, len(items) - waiting.__length_hint__())
+        kept = max(1, len(items) - operator.length_hint(waiting))
         if kept >= len(items):
             return
         del items[kept:]
@@ -194,30 +320,16 @@ class Desk:
     def _pickled(self, results: list[Any], failures: dict[int, Failure]) -> bytes:
         try:
             return self._dumps((results, failures), protocol=5)
-        except Exception:
+        except BaseException:
             for place, result in enumerate(results):
                 try:
                     self._dumps(result, protocol=5)
-                except Exception as error:
-                    kind, text, trace = describe(error)
-                    name = type(result).__name__
-                    failures[place] = kind, f"its result, a {name}, can't be pickled: {text}", trace
+                except BaseException as error:
+                    failures[place] = _unfit(result, error)
                     results[place] = None
             return self._dumps((results, failures), protocol=5)
 
 
-def describe(error: BaseException) -> Failure:
-    """An exception in words; whatever it is, this succeeds.
-
-    Without a traceback when no code but ours is in it, which would explain nothing: of what
-    can't be pickled, above all.
-    """
-    try:
-        text = str(error)
-    except Exception:
-        text = "(its text can't be had)"
-    trace = ""
-    if error.__traceback__ is None or error.__traceback__.tb_next is not None:
-        with contextlib.suppress(Exception):
-            trace = "".join(traceback.format_exception(error))
-    return type(error).__name__, text, trace
+def _unfit(result: object, error: BaseException) -> Failure:
+    kind, text, trace = describe(error)
+    return kind, f"its result, a {type(result).__name__}, can't be pickled: {text}", trace

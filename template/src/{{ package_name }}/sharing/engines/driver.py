@@ -1,40 +1,47 @@
-"""The part of an engine that is the same for all of them: from items to values.
+"""An engine that drives itself: from items to values, whoever the workers are.
 
-How work flows, whoever the workers are:
+How work flows:
 
-    items ─▶ Run ─ chunks ─▶ an idle worker ─▶ job(item, state) … ─┐
-               ▲                                                    │
-    values ◀───┴── in order ◀─ results, and deltas for patterns ◀───┘
-               │
-               └── again: what a dead worker had begun, what a slow one gave back
+    items ─▶ source ─▶ chunks ─▶ worker ─▶ job(item, state) … ─┐
+                         ▲                                      │
+    values ◀─ reader ◀───┴── in order ◀─ results, and deltas ◀──┘
+                         │
+                         └── again: what a dead worker had begun, what a slow one gave back
 
-There is no thread here: the iterator that `map` returns drives everything, by `_pump`, whenever
-its reader asks for more. An engine says who is idle, how a chunk gets to a worker, and what has
-come back.
+`scheduler` decides all of it, `pump` has it done by whoever waits, and a `Crew` reaches the
+workers. Here is what a program calls: maps, each of which has a reader, and the way from opening
+to closing. Every method may be called from any thread.
 """
 
 from __future__ import annotations
 
 import atexit
-import heapq
-import logging
+import itertools
+import operator
 import os
 import pickle
-import signal
 import threading
 import time
-from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from itertools import chain
-from types import FrameType, TracebackType
-from typing import Any, ClassVar, Self, TypeVar
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
 
-from ..errors import JobFailed, SharingError, WorkerDied
+from .. import errors
+from ..errors import JobFailed, SharingError, brief
 from ..patterns.base import Pattern, patterns_of
-from .desk import Failure, describe
-from .engine import Engine, Outcome
-from .runs import Chunk, Piece, Run, Sizes
+from .chunks import Piece, Why
+from .crew import Crew
+from .engine import Engine, MapOptions, Outcome
+from .failure import Failure, describe
+from .pump import Pump, Reader
+from .runs import Run, Settings, Shelf, Sizer, Sizes
+from .salvage import salvage
+from .scheduler import Scheduler
+from .signals import Signals
+from .sources import ReadByItself, ReadBySomebody, length_of, never_blocks
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -43,104 +50,69 @@ R = TypeVar("R")
 GRACE = 5.0
 """Seconds that running items have to end when the work is interrupted."""
 
-TICK = 0.5
-"""Seconds between looks at whether workers live, when nothing happens."""
+
+_forks = 0  # between this process and the one that has started the program
 
 
-class _Critical:
-    """Puts off signals, so that what is done in it is done whole."""
+def _is_a_fork() -> None:
+    global _forks
+    _forks += 1
 
-    def __init__(self) -> None:
-        self.depth = 0
-        self.signalled: int | None = None
 
-    def __enter__(self) -> None:
-        self.depth += 1
+os.register_at_fork(after_in_child=_is_a_fork)
 
-    def __exit__(self, *_: object) -> None:
-        self.depth -= 1
-        if not self.depth and self.signalled is not None:
-            number, self.signalled = self.signalled, None
-            signal.raise_signal(number)
+
+Results = tuple[list[Any], list[Any], dict[int, JobFailed]]
+"""Consecutive items, their results, and the exceptions of those that have none, by their places."""
 
 
 class Driver(Engine[S]):
-    """See `Engine`. A subclass says what is abstract here."""
+    """See `Engine`.
 
-    _sizes: ClassVar[Sizes] = Sizes(items=1 << 14, seconds=0.02, least=0.05, growth=4)
+    Args:
+        state: what the workers share.
+        workers: how many there are to be, as far as that is known before it opens.
+        crew: the workers.
+        sizes: of chunks, where nobody says so.
+    """
 
-    def __init__(self, state: S, workers: int) -> None:
+    def __init__(self, state: S, workers: int, crew: Crew, sizes: Sizes) -> None:
         super().__init__(state, workers)
+        self._crew = crew
+        self._sizes = sizes
         self._patterns: list[Pattern] = []
-        self._runs: list[Run[Any]] = []
-        self._driven: Run[Any] | None = None  # the map that is being read
-        self._numbers = 0
-        self._pid = os.getpid()
+        self._pump: Pump | None = None
+        self._signals = Signals()
+        self._numbers = itertools.count(1)
+        self._beginning = threading.Lock()
+        self._closing = threading.Lock()
         self._is_open = False
-        self._interrupted = False
-        self._interrupt: BaseException | None = None
-        self._hurried = False
-        self._closing = False
-        self._dead = False
-        self._critical = _Critical()
-        self._handlers: dict[int, Any] = {}
-
-    # What an engine says
-
-    @abstractmethod
-    def _start(self) -> None:
-        """Open the patterns on a host, and start the workers. Called once."""
-
-    @abstractmethod
-    def _end_workers(self, *, politely: bool) -> None:
-        """End the workers: politely those that wait for work, the others at once."""
-
-    @abstractmethod
-    def _close_host(self) -> None:
-        """Clean up all that is left of what `_start` has made, however far it came."""
-
-    def _forsaken(self) -> None:
-        """Called when the interpreter ends and nobody has closed the engine."""
-        self._close_host()
-
-    @abstractmethod
-    def _pump(self, timeout: float) -> None:
-        """Wait for something to happen, that long at most, and deal with it."""
-
-    @abstractmethod
-    def _idle(self) -> Any:
-        """A worker that may be given a chunk, or None."""
-
-    @abstractmethod
-    def _dumps(self, items: list[Any]) -> bytes:
-        """Pickle items for a worker."""
-
-    @abstractmethod
-    def _hand_over(self, worker: Any, chunk: Chunk, number: int, packed: bytes) -> None:
-        """Send a chunk, its items pickled, to an idle worker, whose number is then this one."""
-
-    @abstractmethod
-    def _is_busy(self) -> bool:
-        """Whether any worker has a chunk."""
-
-    def _stop(self, run: Run[Any]) -> None:
-        """Have those that work on this map begin no further item, where that can be said."""
+        self._has_opened = False
+        self._pid, self._forks = os.getpid(), _forks
 
     # Opening and closing
 
     def __enter__(self) -> Self:
-        if self._is_open or self._dead:
+        if self._has_opened:
             raise SharingError("an engine opens once: make another with open_engine()")
         self._patterns = patterns_of(self._state)
-        self._is_open = True
+        self._has_opened = True
+        self._pid, self._forks = os.getpid(), _forks
         atexit.register(self._on_exit)
-        self._take_signals()
+        self._signals.take()
         try:
-            self._start()
+            with self._signals.put_off():
+                self._crew.open(self._patterns)
+                self._workers = self._crew.workers
+                scheduler = Scheduler(self._workers, self._crew.eager)
+                self._pump = Pump(scheduler, self._crew, self._patterns, self._signals)
+            self._signals.deliver()
+            self._pump.open()
         except BaseException:
             with suppress(SharingError):  # which would only hide why it does not open
-                self._shut(whole=False, grace=0.0)
+                self._shut(whole=False, politely=False)
             raise
+        self._is_open = True
         return self
 
     def __exit__(
@@ -149,372 +121,225 @@ class Driver(Engine[S]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._shut(whole=kind is None, grace=None if kind is None else GRACE)
-
-    def _shut(self, *, whole: bool, grace: float | None) -> None:
-        """Hand out no more, let what runs end within a grace, and clean up, whatever happens."""
-        if not self._is_open:
+        if os.getpid() != self._pid:  # a fork of the program has nothing to close
             return
-        self._closing = True
-        interrupt: BaseException | None = None
-        try:
-            for run in self._runs:
-                self._abandon(run)
-            if not self._dead and not self._hurried:
-                self._drain(grace)
-        except BaseException as error:  # a second Ctrl-C: end it now
-            interrupt, whole = error, False
-        with self._critical:
-            self._end_workers(politely=interrupt is None and not self._dead)
-            for pattern in self._patterns:
-                if pattern._is_open:
-                    pattern._is_open = False
-                    try:
-                        pattern.close(whole=whole and not self._dead)
-                    except BaseException as error:
-                        interrupt = interrupt or error
-                        whole = False
-            self._close_host()
-            self._is_open, self._dead = False, True
-            atexit.unregister(self._on_exit)
-            self._return_signals()
+        with self._closing:
+            was_open, self._is_open = self._is_open, False
+        if not was_open:
+            self._signals.give_back()  # another thread has closed it, which could not
+            return
+        assert self._pump is not None
+        interrupt = None
+        if self._pump.error is None:
+            interrupt = self._drain(self._pump, None if kind is None else GRACE)
+        self._shut(
+            whole=kind is None and interrupt is None and self._pump.error is None,
+            politely=interrupt is None and self._pump.error is None,
+        )
         if interrupt is not None:
             raise interrupt
 
-    def _drain(self, grace: float | None) -> None:
-        """Wait for what runs, and run again what had ended without an answer."""
+    def _drain(self, pump: Pump, grace: float | None) -> BaseException | None:
+        """Let what runs end, within a grace if there is one; what has interrupted that, if any.
+
+        Of what does not end in time, at least the items that had ended count: they run again.
+        """
+        interrupt: BaseException | None = None
         end = None if grace is None else time.monotonic() + grace
-        while self._is_busy() or any(run.waiting for run in self._runs):
-            self._hand_out(None)
-            left = TICK if end is None else min(TICK, end - time.monotonic())
-            if left <= 0:
-                return
-            self._pump(left)
+        has_hurried = False
+        while pump.error is None:
+            if self._signals.hurried and not has_hurried:
+                end = 0.0
+            if end is not None and time.monotonic() >= end:
+                if has_hurried:
+                    break
+                has_hurried, end = True, time.monotonic() + GRACE
+                pump.hurry()
+            try:
+                if pump.drain(None if end is None else max(0.0, end - time.monotonic())):
+                    break
+            except BaseException as error:
+                if has_hurried:
+                    return error
+                interrupt, end = error, time.monotonic() + GRACE
+        return interrupt
+
+    def _shut(self, *, whole: bool, politely: bool) -> None:
+        """End the workers and clean up, whatever happens; values come back to this process."""
+        self._is_open = False
+        raised: BaseException | None = None
+        with self._signals.put_off():
+            if self._pump is not None:
+                self._pump.stop()
+                self._pump.end_crew(politely=politely)
+                self._pump.let_go()
+            for pattern in self._patterns:
+                if pattern.is_open:
+                    try:
+                        pattern.shut(whole=whole)
+                    except BaseException as error:
+                        raised, whole = raised or error, False
+            self._crew.close()
+            atexit.unregister(self._on_exit)
+            self._signals.give_back()
+        if raised is not None:
+            raise raised
+        self._signals.deliver()
 
     def _on_exit(self) -> None:
-        if self._is_open and os.getpid() == self._pid:  # a forked child has nothing to end
-            self._forsaken()
-
-    # Signals
-
-    def _take_signals(self) -> None:
-        """Have neither hit the engine's own state; SIGTERM, too, becomes an exception."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if handler == signal.SIG_DFL or callable(handler):
-                self._handlers[number] = signal.signal(number, self._on_signal)
-
-    def _return_signals(self) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        self._handlers.clear()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._critical.depth:
-            self._critical.signalled = number
-            return
-        self._hurried = self._interrupted  # the second: nothing is waited for any more
-        handler = self._handlers.get(number)
-        try:
-            if callable(handler):
-                handler(number, frame)
-            else:
-                raise SystemExit(128 + number)
-        except BaseException as error:
-            self._interrupted, self._interrupt = True, error
-            raise
-
-    def _raise_a_lost_interrupt(self) -> None:
-        """Whoever goes on after it has not seen it: a destructor or the like swallows any."""
-        if self._interrupt is not None:
-            interrupt, self._interrupt = self._interrupt, None
-            raise interrupt
-
-    # Answers
-
-    def _take_results(
-        self,
-        chunk: Chunk,
-        slot: int,
-        number: int,
-        body: bytes | memoryview,
-        ended: int,
-        elapsed: float,
-        deltas: dict[int, Any],
-        refused: Failure | None,
-    ) -> None:
-        """What a worker answered: keep it, and put back what it has not begun."""
-        run = chunk.run
-        try:
-            results, failed = pickle.loads(body)
-        except Exception as error:
-            text, trace = str(error), describe(error)[2]
-            reason = f"its result can't be unpickled: {text}"
-            refused = type(error).__name__, reason, trace
-        if refused is not None:
-            if self._split(chunk.part(0, ended, ended=True)):
-                run.put_back(chunk.part(ended, len(chunk.items)))
-                # Not counted till then: take back what the worker counted.
-                self._worker_died(slot, number)
-                return
-            results, failed = [None], {0: refused}
-        for place, delta in deltas.items():
-            self._patterns[place].receive_delta(slot, delta)
-        self._hand_ahead()  # not before: till here, all may have to be taken back
-        failures = {
-            place: JobFailed(run.name, chunk.items[place], *failure)
-            for place, failure in failed.items()
-        }
-        run.learn(ended, elapsed, len(body) + chunk.nbytes * ended // len(chunk.items))
-        run.put_back(chunk.part(ended, len(chunk.items)))
-        run.take(chunk.first, Piece(chunk.items[:ended], results, failures))
-
-    def _worker_died(self, slot: int, number: int, item: int = -1) -> list[int]:
-        """Have each pattern undo what a worker had not ended, and say what it had done."""
-        return [pattern.worker_died(slot, number, item) for pattern in self._patterns]
-
-    def _take_unreadable(self, chunk: Chunk, failure: Failure) -> None:
-        """A chunk that a worker could not unpickle: find the item."""
-        if not self._split(chunk):
-            error_type, text, trace = failure
-            reason = f"a worker could not unpickle it: {text}"
-            self._fail(chunk, JobFailed(chunk.run.name, chunk.items[0], error_type, reason, trace))
-
-    def _split(self, chunk: Chunk) -> bool:
-        """Put it back in halves, to find the item with which something is wrong; if it can be."""
-        length = len(chunk.items)
-        if length == 1:
-            return False
-        chunk.run.put_back(chunk.part(0, length // 2))
-        chunk.run.put_back(chunk.part(length // 2, length))
-        return True
-
-    def _fail(self, chunk: Chunk, error: JobFailed) -> None:
-        chunk.run.take(chunk.first, Piece(chunk.items, [None], {0: error}))
-
-    def _sort_out(self, chunk: Chunk, item: int, began: bool, left: list[int]) -> Chunk | None:
-        """Put back what a dead worker had, but for the one item that is to blame, if any is.
-
-        Args:
-            chunk: what it had.
-            item: the place of the item that was running, or ~n where n had ended.
-            began: whether it had come as far as to say so.
-            left: what the patterns say of that item.
-        """
-        run, length = chunk.run, len(chunk.items)
-        if not began:
-            run.put_back(chunk)
-            return None
-        ended = item if item >= 0 else ~item
-        run.put_back(chunk.part(0, ended, ended=True))
-        if item < 0:
-            if ended:
-                run.put_back(chunk.part(ended, length))
-            elif not self._split(chunk):  # it died while it unpickled them
-                return chunk
-            return None
-        run.put_back(chunk.part(item + 1, length))
-        suspect = chunk.part(item, item + 1)
-        suspect.died = chunk.died
-        suspect.left = {place: max(n, chunk.left.get(place, 0)) for place, n in enumerate(left)}
-        return suspect
-
-    def _try_again(self, suspect: Chunk, how: str) -> None:
-        """Run an item again whose worker died, unless it had its tries."""
-        run = suspect.run
-        suspect.died += 1
-        if suspect.died <= run.retries:
-            run.put_back(suspect)
-            return
-        times = "once" if suspect.died == 1 else f"{suspect.died} times, the last"
-        reason = f"its worker died {times} {how}"
-        self._fail(suspect, WorkerDied(run.name, suspect.items[0], "WorkerDied", reason))
-
-    # Handing out
-
-    def _hand_out(self, driven: Run[Any] | None) -> None:
-        """Give idle workers something to do: of the map that is being read, or what came back."""
-        while self._idle() is not None:
-            chunk = None
-            if driven is not None:
-                chunk = driven.next_chunk()
-            if chunk is None:
-                for run in self._runs:
-                    if run.waiting:
-                        chunk = heapq.heappop(run.waiting)
-                        break
-            if chunk is None:
-                return
-            # Reading the source may have run other maps: look who is idle now.
-            worker = self._idle()
-            if worker is None:
-                chunk.run.put_back(chunk)
-                return
-            with self._critical:
-                self._give(worker, chunk)
-
-    def _give(self, worker: Any, chunk: Chunk) -> None:
-        packed = self._pack(chunk)
-        if packed is not None:
-            chunk.packed = None
-            self._numbers += 1
-            self._hand_over(worker, chunk, self._numbers, packed)
-            chunk.run.running += 1
-
-    def _pack(self, chunk: Chunk) -> bytes | None:
-        """Its items, pickled; None if they can't be: then see what becomes of them."""
-        if chunk.packed is None:
-            try:
-                chunk.packed = self._dumps(chunk.items)
-            except Exception as error:
-                if not self._split(chunk):
-                    error_type, text, trace = describe(error)
-                    reason = f"it can't be pickled: {text}"
-                    failure = JobFailed(chunk.run.name, chunk.items[0], error_type, reason, trace)
-                    self._fail(chunk, failure)
-                return None
-            chunk.nbytes = len(chunk.packed)
-        return chunk.packed
-
-    def _look_ahead(self, run: Run[Any]) -> None:
-        """While all are at work, make ready what the first one gets who has ended."""
-        if self._idle() is None and (chunk := run.look_ahead()) is not None:
-            with self._critical:
-                if self._pack(chunk) is None:
-                    run.ahead = None
-
-    def _hand_ahead(self) -> None:
-        """Have somebody who has ended at work again, before what has come is passed on."""
-        run = self._driven
-        if run is None or run.ahead is None or any(one.waiting for one in self._runs):
-            return
-        worker = self._idle()
-        if worker is not None:
-            chunk, run.ahead = run.ahead, None
-            self._give(worker, chunk)
+        if os.getpid() == self._pid:  # a forked child has nothing to end
+            self._crew.forsake()
 
     # Maps
 
     def map(
-        self,
-        fn: Callable[[T, S], R],
-        items: Iterable[T],
-        *,
-        ordered: bool = True,
-        chunk_size: int | None = None,
-        retries: int = 2,
-        timeout: float | None = None,
+        self, fn: Callable[[T, S], R], items: Iterable[T], **options: Unpack[MapOptions]
     ) -> Iterator[R]:
-        return Values(self._values(self._begin(fn, items, ordered, chunk_size, retries, timeout)))
+        reader = self._begin(fn, items, options)
+        return Values(self._values(reader), partial(self._is_cut_off, reader))
 
     def outcomes(
-        self,
-        fn: Callable[[T, S], R],
-        items: Iterable[T],
-        *,
-        ordered: bool = True,
-        chunk_size: int | None = None,
-        retries: int = 2,
-        timeout: float | None = None,
+        self, fn: Callable[[T, S], R], items: Iterable[T], **options: Unpack[MapOptions]
     ) -> Iterator[Outcome[T, R]]:
-        return self._outcomes(self._begin(fn, items, ordered, chunk_size, retries, timeout))
+        reader = self._begin(fn, items, options)
+        return Values(self._outcomes(reader), partial(self._is_cut_off, reader))
 
-    def _begin(
-        self,
-        fn: Callable[[T, S], R],
-        items: Iterable[T],
-        ordered: bool,
-        chunk_size: int | None,
-        retries: int,
-        timeout: float | None,
-    ) -> Run[T]:
-        if not self._is_open:
+    def _begin(self, fn: Callable[..., Any], items: Iterable[Any], options: MapOptions) -> Reader:
+        pump = self._pump
+        if not self._is_open or pump is None:
             raise SharingError("the engine is not open: use it inside its with statement")
-        if chunk_size is not None and chunk_size < 1:
-            raise SharingError(f"chunk_size must be above 0, not {chunk_size!r}")
-        if retries < 0:
-            raise SharingError(f"retries must be 0 or more, not {retries!r}")
-        if timeout is not None and not timeout > 0:
-            raise SharingError(f"timeout must be above 0 seconds, not {timeout!r}")
-        self._interrupted = self._hurried = False  # whoever begins another map goes on
-        self._interrupt = None
-        self._numbers += 1
-        settings = ordered, chunk_size, retries, timeout, self._sizes
-        run = Run(self._numbers, self._workers, fn, items, *settings)
-        for pattern in self._patterns:
-            pattern.map_begins(run.number)
-        return run
+        if os.getpid() != self._pid:
+            raise SharingError("the engine was opened by another process: open one in this one")
+        settings = _settings(fn, items, options)
+        settings = self._crew.adapt(settings)
+        job = self._pickled(fn)
+        source = self._source(pump, items, options.get("source_thread", True))
+        with self._beginning:
+            run = Run(
+                next(self._numbers),
+                settings,
+                job,
+                Sizer(settings, self._workers, self._sizes),
+                Shelf(ordered=settings.ordered),
+                getattr(fn, "unread", frozenset()),
+            )
+            for pattern in self._patterns:
+                pattern.map_begins(run.number)
+        return Reader(run, source)
 
-    def _values(self, run: Run[T]) -> Generator[list[Any]]:
-        with self._driving(run) as pieces:
-            for piece in pieces:
-                if not piece.failures:
-                    yield piece.results
-                    continue
-                first = min(piece.failures)
-                yield piece.results[:first]
-                raise piece.failures[first]
-
-    def _outcomes(self, run: Run[T]) -> Iterator[Outcome[T, Any]]:
-        with self._driving(run) as pieces:
-            for piece in pieces:
-                for place, (item, result) in enumerate(
-                    zip(piece.items, piece.results, strict=True)
-                ):
-                    yield Outcome(item, result, piece.failures.get(place))
-
-    @contextmanager
-    def _driving(self, run: Run[T]) -> Iterator[Iterator[Piece]]:
-        if not self._is_open:
-            raise SharingError("the engine has closed: read a map inside its with statement")
-        self._runs.append(run)
+    def _source(
+        self, pump: Pump, items: Iterable[Any], own_thread: bool
+    ) -> ReadBySomebody | ReadByItself:
         try:
-            yield self._pieces(run)
+            iter(items) if never_blocks(items) or not own_thread else items.__iter__
+        except (TypeError, AttributeError):
+            if not hasattr(items, "__getitem__"):
+                raise SharingError(f"items must be an iterable, not {brief(items)}") from None
+        kind = ReadBySomebody if never_blocks(items) or not own_thread else ReadByItself
+        return kind(items, self._crew.dumps, pump.post)
+
+    def _pickled(self, fn: Callable[..., Any]) -> bytes:
+        if not callable(fn):
+            raise SharingError(f"a job must be a function, not {brief(fn)}")
+        try:
+            return self._crew.dumps(fn)
+        except Exception as error:
+            name = getattr(fn, "__qualname__", brief(fn))
+            raise SharingError(
+                f"the job {name} can't be pickled, so no worker can be given it: define it with "
+                f"def at the top level of a module ({' '.join(str(error).split())})"
+            ) from None
+
+    def _values(self, reader: Reader) -> Generator[list[Any]]:
+        for _, values, failures in self._results(reader):
+            if not failures:
+                yield values
+                continue
+            first = min(failures)
+            yield values[:first]
+            raise failures[first]
+
+    def _outcomes(self, reader: Reader) -> Generator[list[Outcome[Any, Any]]]:
+        for items, values, failures in self._results(reader):
+            yield [
+                Outcome(item, value, failures.get(place))
+                for place, (item, value) in enumerate(zip(items, values, strict=True))
+            ]
+
+    def _results(self, reader: Reader) -> Generator[Results]:
+        """What comes for a reader, until all has come; when it is left, what runs is waited for."""
+        pump = self._pump
+        assert pump is not None
+        self._see_that_it_is_open(pump)
+        reader.source.start()
+        pump.begin(reader)
+        mailbox, source = reader.mailbox, reader.source
+        is_interrupted = False
+        try:
+            while True:
+                self._see_that_it_is_open(pump)
+                if self._signals.interrupted:
+                    self._signals.goes_on()
+                if source.has_orders:
+                    source.bring()
+                if mailbox:
+                    if pump.is_hungry:
+                        pump.flush()  # workers have something to do while the reader is away
+                    piece = mailbox.popleft()
+                    yield _unpacked(reader.run.name, piece)
+                    pump.passed(reader.run, piece)
+                elif reader.is_finished:
+                    break
+                else:
+                    pump.wait(reader)
+            if not reader.is_whole:
+                raise _has_closed()
+            if reader.run.error is not None:
+                raise reader.run.error
         except (KeyboardInterrupt, SystemExit):
-            self._interrupted = True
+            is_interrupted = True
             raise
         finally:
-            self._abandon(run)
-            # When interrupted it is for the engine to wait, and not for long.
-            while (run.running or run.waiting) and not self._interrupted and self._can_pump:
-                self._hand_out(None)
-                self._pump(TICK)
-            self._runs.remove(run)
-            self._driven = None  # or its source would stay open till another map is read
+            reader.source.give_up()
+            if not reader.is_finished and os.getpid() == self._pid:
+                # When it is interrupted it is for the engine to wait, and not for long.
+                pump.leave(reader, wait=not (is_interrupted or self._signals.interrupted))
 
-    @property
-    def _can_pump(self) -> bool:
-        return self._is_open and not (self._closing or self._dead or self._critical.depth)
+    def _see_that_it_is_open(self, pump: Pump) -> None:
+        if pump.error is not None:
+            raise pump.error
+        if not self._is_open:
+            raise _has_closed()
+        if self._forks != _forks:
+            raise SharingError("a fork of the program reads a map: only the program itself can")
 
-    def _pieces(self, run: Run[T]) -> Iterator[Piece]:
-        while True:
-            self._raise_a_lost_interrupt()
-            self._driven = run
-            if run.trickles and run.running and not run.ready:
-                # A slow source: give what runs a little time before waiting for the next item.
-                self._pump(min(run.trickles / 4, 0.1))
-            else:
-                self._pump(0.0)
-            if not (run.trickles and run.ready):  # a slow source waits for its reader
-                self._hand_out(run)
-                self._look_ahead(run)
-            if run.ready:
-                piece = run.ready.popleft()
-                yield piece
-                run.yielded += len(piece.results)
-            elif run.finished:
-                return
-            elif run.running or self._idle() is None:
-                self._pump(TICK)
+    def _is_cut_off(self, reader: Reader) -> bool:
+        return not (self._is_open or reader.has_left or reader.is_whole)
 
-    def _abandon(self, run: Run[T]) -> None:
-        """Hand out no more of it; what is running ends with its item."""
-        run.exhausted = run.abandoned = True
-        run.ahead = None
-        run.waiting = [chunk for chunk in run.waiting if chunk.ended]
-        self._stop(run)
+
+class _Lists(Iterator[Iterator[R]]):
+    """Lists that a generator yields, for several threads: each value is had by one of them.
+
+    The iterator of a list is given out till it is exhausted, so that nobody who has another one
+    meanwhile takes values along that are left in this one.
+    """
+
+    def __init__(self, lists: Generator[list[R]]) -> None:
+        self._lists = lists
+        self._asking = threading.RLock()
+        self._current: Any = iter(())
+
+    def __next__(self) -> Iterator[R]:
+        with self._asking:
+            if not self._current.__length_hint__():
+                self._current = iter(next(self._lists))
+            current: Iterator[R] = self._current
+            return current
+
+    def close(self) -> None:
+        with self._asking:
+            self._current = iter(())
+            self._lists.close()
 
 
 class Values(Iterator[R]):
@@ -522,64 +347,121 @@ class Values(Iterator[R]):
 
     A generator would have a frame to go back to for each of them. What a loop gets is no object
     of this class, which stands for those who ask with ``next`` or ``close``.
+
+    Args:
+        lists: brings them.
+        is_cut_off: whether there are more, which will not come any more.
     """
 
-    def __init__(self, lists: Generator[list[R]]) -> None:
-        self._lists = lists
-        self._values = chain.from_iterable(lists)
+    def __init__(self, lists: Generator[list[R]], is_cut_off: Callable[[], bool]) -> None:
+        self._lists = _Lists(lists)
+        self._values: Iterator[R] = chain.from_iterable(self._lists)
+        self._is_cut_off = is_cut_off
 
     def __iter__(self) -> Iterator[R]:
-        return self._values
+        return self if self._is_cut_off() else self._values
 
     def __next__(self) -> R:
-        return next(self._values)
+        try:
+            return next(self._values)
+        except StopIteration:
+            if self._is_cut_off():
+                raise _has_closed() from None
+            raise
 
     def close(self) -> None:
         """End the map; see `Engine.map`."""
         self._lists.close()
+        self._values = iter(())
+        self._is_cut_off = _never
 
 
-def levels_of_loggers() -> dict[str, int]:
-    """What the loggers of this process let through, where they say so themselves, by name."""
-    levels = {
-        name: logger.level
-        for name, logger in logging.root.manager.loggerDict.items()
-        if isinstance(logger, logging.Logger) and logger.level
-    }
-    return {"": logging.root.level, **levels}
+def _never() -> bool:
+    return False
 
 
-def log_here(record: bytes | memoryview) -> None:
-    """Handle a record that a worker has pickled as one of this process."""
-    found: logging.LogRecord = pickle.loads(record)
-    logger = logging.getLogger(found.name)
-    if logger.isEnabledFor(found.levelno):
-        logger.handle(found)
+def _has_closed() -> SharingError:
+    return SharingError("the engine has closed: read a map inside its with statement")
 
 
-def death(exitcode: int | None) -> str:
-    """How a process ended, in words."""
-    if exitcode is not None and exitcode < 0:
-        try:
-            name = signal.Signals(-exitcode).name
-        except ValueError:
-            name = f"signal {-exitcode}"
-        hint = " (out of memory, perhaps)" if name == "SIGKILL" else ""
-        return f"by {name}{hint}"
-    return f"with exit code {exitcode}"
+def _settings(fn: Callable[..., Any], items: Iterable[Any], options: MapOptions) -> Settings:
+    """The options of a map, looked at.
+
+    Raises:
+        SharingError: one of them makes no sense.
+    """
+    given: dict[str, Any] = dict(options)
+    chunk_size = given.get("chunk_size")
+    retries = _whole(given.get("retries", 2))
+    timeout = given.get("timeout")
+    if chunk_size is not None and (_whole(chunk_size) or 0) < 1:
+        raise SharingError(f"chunk_size must be above 0, not {chunk_size!r}")
+    if retries is None or retries < 0:
+        raise SharingError(f"retries must be 0 or more, not {given['retries']!r}")
+    try:
+        timeout = None if timeout is None else float(timeout)
+        fits = timeout is None or timeout > 0
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise SharingError(f"timeout must be above 0 seconds, not {given['timeout']!r}")
+    unknown = options.keys() - MapOptions.__annotations__.keys()
+    if unknown:
+        raise TypeError(f"a map has no option {min(unknown)!r}")
+    ordered = options.get("ordered", True)
+    size = _whole(chunk_size)
+    return Settings(_name_of(fn), bool(ordered), size, retries, timeout, length_of(items))
 
 
-def unfit_field(state: object, patterns: list[Pattern], error: Exception) -> SharingError:
-    """Say which field of a state can't be pickled."""
-    reason = " ".join(str(error).split())
-    known = {id(pattern) for pattern in patterns}
-    for name, value in vars(state).items():
-        if id(value) not in known:
+def _whole(value: Any) -> int | None:
+    """The number, if it is a whole one, of whatever type."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    """What to call a job in messages."""
+    if isinstance(fn, partial):
+        return _name_of(fn.func)
+    return str(getattr(fn, "__name__", brief(fn)))
+
+
+def _unpacked(job: str, piece: Piece) -> Results:
+    """Results and exceptions, from what has come. This is where the user's code unpickles."""
+    values: list[Any] = []
+    told: dict[int, Failure] = {}
+    why = piece.failures
+    if piece.body is None:
+        values = [None] * len(piece.items)
+    else:
+        if piece.apart:
+            packed, told = pickle.loads(piece.body)
+            values = [None] * len(packed)
+            for place, body in enumerate(packed):
+                if body is not None:
+                    try:
+                        values[place] = pickle.loads(body)
+                    except Exception as error:
+                        why[place] = Why("JobFailed", _unreadable(describe(error)))
+        else:
             try:
-                pickle.dumps(value)
+                values, told = pickle.loads(piece.body)
             except Exception:
-                return SharingError(
-                    f"the field {name!r} of the state can't be pickled, so no worker can be "
-                    f"given it ({reason}): let each worker make its own, with PerWorker"
-                )
-    return SharingError(f"the state can't be pickled, so no worker can be given it: {reason}")
+                values, told, broken = salvage(piece.body)
+                why = {n: Why("JobFailed", _unreadable(one)) for n, one in broken.items()}
+    if not (why or told):
+        return piece.items, values, {}
+    why = why | {place: Why("JobFailed", failure) for place, failure in told.items()}
+    return piece.items, values, {n: _error(job, piece.items[n], w) for n, w in why.items()}
+
+
+def _unreadable(failure: Failure) -> Failure:
+    kind, text, trace = failure
+    return kind, f"its result can't be unpickled: {text}", trace
+
+
+def _error(job: str, item: object, why: Why) -> JobFailed:
+    kind: type[JobFailed] = getattr(errors, why.kind)
+    return kind(job, item, *why.failure)

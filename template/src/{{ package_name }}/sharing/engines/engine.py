@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypedDict, TypeVar, cast
+from typing import Generic, Self, TypedDict, TypeVar, Unpack, cast
 
 from ..chosen import ENGINES, Extras
 from ..errors import JobFailed, SharingError
@@ -27,6 +27,27 @@ class EngineOptions(TypedDict, total=False):
     address: str | None
 
 
+class MapOptions(TypedDict, total=False):
+    """The options of `Engine.map` and of what is like it.
+
+    Attributes:
+        ordered: whether values come in the order of the items (left out, yes), or as they are
+            there.
+        chunk_size: how many items travel at once; left out, measured while it runs.
+        retries: how often an item is tried again after its worker died; left out, twice.
+        timeout: seconds that one item may take before its worker is ended.
+        source_thread: whether a thread of its own reads the items, with the context variables of
+            the reader. With False the reader does, and results wait while the source blocks: for
+            what belongs to its thread, as a cursor of sqlite3 does.
+    """
+
+    ordered: bool
+    chunk_size: int | None
+    retries: int
+    timeout: float | None
+    source_thread: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[T, R]):
     """What became of one item: a value, or the error that says why there is none."""
@@ -42,7 +63,12 @@ class Outcome(Generic[T, R]):
 
 
 class Engine(Extras[S], ABC):
-    """Workers and the state that they share. Open it with ``with``; it closes whatever happens."""
+    """Workers and the state that they share. Open it with ``with``; it closes whatever happens.
+
+    It is driven by itself: results come in, timeouts are kept and deaths noticed whether anybody
+    reads or not, and every method may be called from any thread. What is read ahead of a reader is
+    bounded: by sixteen chunks a worker, and by 64 MiB.
+    """
 
     def __init__(self, state: S, workers: int) -> None:
         self._state = state
@@ -71,28 +97,20 @@ class Engine(Extras[S], ABC):
 
     @abstractmethod
     def map(
-        self,
-        fn: Callable[[T, S], R],
-        items: Iterable[T],
-        *,
-        ordered: bool = True,
-        chunk_size: int | None = None,
-        retries: int = 2,
-        timeout: float | None = None,
+        self, fn: Callable[[T, S], R], items: Iterable[T], **options: Unpack[MapOptions]
     ) -> Iterator[R]:
         """Run ``fn(item, state)`` for each item on the workers, and yield what it returns.
 
-        Nothing begins before the first value is asked for, and everything is driven by
-        asking: a map that nobody reads hands out nothing, and ends no stuck item.
+        Nothing begins before the first value is asked for. From then on the engine goes on by
+        itself, as far ahead of its reader as `Engine` says; a map may be read in any thread, by
+        one at a time.
 
         Args:
             fn: a job: a function at module level.
-            items: any iterable, endless ones too. It is read in this process, little more
-                than the workers need.
-            ordered: whether values come in the order of the items, or as they are there.
-            chunk_size: how many items travel at once; left out, measured while it runs.
-            retries: how often an item is tried again after its worker died.
-            timeout: seconds that one item may take before its worker is ended.
+            items: any iterable, endless and blocking ones too, read little more than the workers
+                need. A list, a tuple and a range are read by whoever reads the map, anything else
+                by a thread of its own, unless ``source_thread`` says otherwise.
+            options: see `MapOptions`.
 
         Raises:
             JobFailed: the first failure, an item's exception in the worker (which is not tried
@@ -100,19 +118,12 @@ class Engine(Extras[S], ABC):
                 nothing more and waits for the items that run.
             WorkerDied: an item's worker died, ``retries`` times more.
             ItemTimeout: an item took longer than ``timeout``.
-            SharingError: the job or the options can't be used.
+            SharingError: the job or the options can't be used, or the engine has closed.
         """
 
     @abstractmethod
     def outcomes(
-        self,
-        fn: Callable[[T, S], R],
-        items: Iterable[T],
-        *,
-        ordered: bool = True,
-        chunk_size: int | None = None,
-        retries: int = 2,
-        timeout: float | None = None,
+        self, fn: Callable[[T, S], R], items: Iterable[T], **options: Unpack[MapOptions]
     ) -> Iterator[Outcome[T, R]]:
         """The same as `map`, but a failed item comes as an outcome, and the others go on."""
 

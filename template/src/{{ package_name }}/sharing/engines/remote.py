@@ -2,14 +2,15 @@
 
 How a chunk gets to a worker and back (`driver` has the rest of the way):
 
-    Run ─ chunk ─▶ idle seat ─ task of the engine's ─▶ a desk of that process ─▶ answer
-     ▲                 │
-     └── again ◀── its worker is gone: in halves, till the item is alone that kills
+    Send ─▶ order_of ─▶ the engine's own way ─▶ work: a desk of that process ─▶ Reply
+                                                                                  │
+    poll ◀─ Arrivals ◀─ events_of ◀───────────────────────────────────────────────┘
 
-A seat is the right to have one chunk on its way; the engine decides where that runs. There, each
+A slot is the right to have one chunk on its way; the engine decides where that runs. There, each
 thread has a desk of its own (the state, attached), for a process may work on several chunks at
-once. What is shared beyond results and deltas is with services, which live
-where the run can't survive anyway.
+once. What is shared beyond results and deltas is with services, which live where the run can't
+survive anyway. Nobody sees how far a worker is in a chunk, so the item that ends it is found by
+running the chunk again in parts.
 """
 
 from __future__ import annotations
@@ -20,25 +21,33 @@ import io
 import logging
 import os
 import pickle
+import queue
 import threading
 import time
-from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import cloudpickle
 
-from ..errors import ItemTimeout, SharingError, StartFailed, StateLost
-from ..machine.primitives import Mutex, Service
+from ..errors import SharingError, StartFailed, StateLost
+from ..machine.primitives import Lease, Mutex, Service
 from ..machine.service import Recipe
-from ..patterns.base import Host, Store, travelling
-from .desk import LINE, Answer, Desk, Failure, describe
-from .driver import TICK, Driver, levels_of_loggers, log_here, unfit_field
-from .runs import Chunk, Run, Sizes
+from ..patterns.base import Host, Pattern, Store, travelling
+from .chunks import UNKNOWN, Chunk, ChunkId
+from .crew import CrewEvent, Logged, Sighting
+from .desk import LINE, Answer, Desk, Task
+from .events import Answered, Unreadable
+from .failure import Failure, describe
+from .lifecycles import RunState
+from .runs import Run, Settings, Sizes
+from .setup import levels_of_loggers, unfit_field
 
-S = TypeVar("S")
+A = TypeVar("A")
+
+# The way of a chunk takes milliseconds, so there are to be few of them: also at first.
+SIZES = Sizes(items=1 << 20, seconds=0.2, least=0.25, growth=64)
 
 GIVE_BACK = 1.0
 """Seconds after which a worker gives back the items of its chunk that it has not begun."""
@@ -46,12 +55,29 @@ GIVE_BACK = 1.0
 ALONE = 60.0
 """Seconds after which one gives up who has no worker any more."""
 
+BLINK = 1.0
+"""Seconds between two looks above which the one who looks was not there himself."""
+
 THREADS = 256
 """How many calls of each kind the host of services that has threads for both has under way."""
 
 WAITING = ("ask", "take")
 """The calls of services that may wait for what somebody else has. Those that give it back must
 not stand behind them."""
+
+
+def name_of_engine() -> str:
+    """One like no other."""
+    return f"{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def dumps(value: object) -> bytes:
+    """Pickle what a worker may not be able to import: what the main module has goes by value."""
+    packed: bytes = cloudpickle.dumps(value, protocol=5)
+    return packed
+
+
+# Patterns and their host
 
 
 class OwnWords:
@@ -65,14 +91,14 @@ class OwnWords:
 
 
 class RemoteHost:
-    """See `pattern.Host`. ``service`` is the engine's own."""
+    """See `patterns.base.Host`. ``service`` is the engine's own."""
 
     is_shared = False
 
     def __init__(
-        self, seats: int, serve: Callable[[Recipe], Service], store: Store | None = None
+        self, workers: int, serve: Callable[[Recipe], Service], store: Store | None = None
     ) -> None:
-        self.slots = seats + 1
+        self.slots = workers + 1
         self.store = store
         self._serve = serve
 
@@ -80,34 +106,75 @@ class RemoteHost:
         return OwnWords(count)
 
     def mutex(self, kind: str) -> Mutex:
-        leases = importlib.import_module(
-            "..patterns.leases", __package__
-        )  # not there if nobody needs it
-        mutex: Mutex = leases.LeaseMutex(self.service(leases.LeaseStore))
-        return mutex
+        return self.lease(b"")
+
+    def lease(self, data: bytes) -> Lease:
+        # Not there in a project that needs none.
+        leases = importlib.import_module("..machine.leases", __package__)
+        lease: Lease = leases.LeaseMutex(self.service(leases.LeaseStore, data))
+        return lease
 
     def service(self, factory: Callable[..., object], *args: object) -> Service:
         return self._serve((factory, args))
 
 
-class Task(NamedTuple):
+def open_patterns(patterns: list[Pattern], host: Host, serve: Callable[[], None]) -> None:
+    """Open them on a host; ``serve`` is called when all that asks for a service has done so."""
+    for pattern in patterns:
+        pattern.move_to(host)
+    serve()
+    for pattern in patterns:
+        pattern.opened()
+
+
+class News:
+    """What workers have to hear of the patterns before the items of a map."""
+
+    def __init__(self, patterns: list[Pattern]) -> None:
+        self._patterns = patterns
+        self._of: dict[int, tuple[Run, dict[int, Any]]] = {}
+
+    def of(self, run: Run) -> dict[int, Any]:
+        """The news, by the places of the patterns: the same for all chunks of a map."""
+        if run.number not in self._of:
+            self._of = {n: one for n, one in self._of.items() if one[0].state is not RunState.DONE}
+            found = ((n, pattern.news(run.unread)) for n, pattern in enumerate(self._patterns))
+            self._of[run.number] = run, {n: news for n, news in found if news is not None}
+        return self._of[run.number][1]
+
+    def forget(self) -> None:
+        """Ask the patterns again: a worker may have taken along what they had."""
+        self._of.clear()
+
+
+# From the parent to a worker and back
+
+
+class Order(NamedTuple):
     """What travels to a worker with a chunk.
 
     Attributes:
-        seat: the one that it has.
-        chunk: its number.
-        origin: the number of its map, and that of its first item.
+        slot: the one that it has.
+        task: what is to be done.
         news: what patterns have to hear before, by their places.
         job: pickled.
-        items: pickled.
+        items: pickled; the task says which of them.
     """
 
-    seat: int
-    chunk: int
-    origin: tuple[int, int]
+    slot: int
+    task: Task
     news: dict[int, Any]
     job: bytes
     items: bytes
+
+
+def order_of(slot: int, chunk_id: ChunkId, chunk: Chunk, news: News) -> Order:
+    """What a worker is sent for a chunk."""
+    run, (body, _, apart) = chunk.run, chunk.packed
+    where = chunk.start, chunk.stop, apart, run.careful
+    # What sections an attempt before has committed, the services know by map and item.
+    task = Task(chunk_id, run.number, chunk.first, False, {}, *where)
+    return Order(slot, task, news.of(run), run.job, body)
 
 
 class Reply(NamedTuple):
@@ -179,15 +246,15 @@ class _Desks(threading.local):
 _desks = _Desks()
 
 
-def work(site: Site, task: Task) -> Reply:
-    """In a worker: what an engine has to run with a task."""
+def work(site: Site, order: Order) -> Reply:
+    """In a worker: what an engine has to run with an order."""
     records: list[bytes] = []
     try:
         desk = _desk_of(site)
     except BaseException as error:
         return Reply(unfit=describe(error))
-    with _recording(records, f"worker-{task.seat}"):
-        return _answer(desk, task, records)
+    with _recording(records, f"worker-{order.slot}"):
+        return _answer(desk, order, records)
 
 
 def _desk_of(site: Site) -> Desk:
@@ -198,23 +265,25 @@ def _desk_of(site: Site) -> Desk:
         logging.getLogger(name).setLevel(level)
     line = memoryview(array("q", bytes(8 * LINE)))
     state = _Unpickler(site).load()
-    desk = Desk(state, 1, line, give_back=GIVE_BACK, dumps=cloudpickle.dumps)
+    desk = Desk(state, 1, line, give_back=GIVE_BACK, dumps=cloudpickle.dumps, seen=False)
     desk.attach()
     _desks.by_engine[site.engine] = desk
     return desk
 
 
-def _answer(desk: Desk, task: Task, records: list[bytes]) -> Reply:
-    desk.slot = task.seat
+def _answer(desk: Desk, order: Order, records: list[bytes]) -> Reply:
+    task = order.task
+    desk.slot = order.slot
     desk.begins(task.chunk)
     try:
-        job, items = pickle.loads(task.job), pickle.loads(task.items)
+        job, items = pickle.loads(order.job), pickle.loads(order.items)
     except BaseException as error:
         return Reply(unreadable=describe(error), records=records)
-    for place, news in task.news.items():
+    if len(items) > task.stop - task.start:
+        items = items[task.start : task.stop]
+    for place, news in order.news.items():
         desk.patterns[place].hear(news)
-    answer = desk.work(task.chunk, task.origin, False, {}, job, items)
-    return Reply(answer, records=records)
+    return Reply(desk.work(task, job, items), records=records)
 
 
 def leave(engine: str) -> None:
@@ -264,248 +333,122 @@ def _recording(records: list[bytes], name: str) -> Iterator[None]:
         yield
 
 
-@dataclass
-class Seat:
-    """The right to have a chunk on its way.
+def site_of(
+    engine: str, state: object, patterns: list[Pattern], handles: tuple[type, ...] = ()
+) -> Site:
+    """What workers must know, when the patterns are open.
 
-    Attributes:
-        number: from 1.
-        chunk: the one that is, if one is.
-        task: its number.
-        since: when it was handed over, by the monotonic clock.
+    Args:
+        engine: its name.
+        state: what they share.
+        patterns: of the state.
+        handles: the types of what only the engine's own pickling can send.
+
+    Raises:
+        SharingError: the state can't be pickled.
     """
+    try:
+        with travelling(), io.BytesIO() as file:
+            pickler = _Pickler(file, handles)
+            pickler.dump(state)
+            packed = file.getvalue()
+    except SharingError:
+        raise
+    except Exception as error:  # any: a class may raise what it likes when it is pickled
+        raise unfit_field(state, patterns, error, dumps) from None
+    return Site(engine, packed, pickler.handles, levels_of_loggers())
 
-    number: int
-    chunk: Chunk | None = None
-    task: int = 0
-    since: float = 0.0
 
+def events_of(slot: int, chunk_id: ChunkId, reply: Reply) -> list[CrewEvent]:
+    """What a worker has to say.
 
-@dataclass(frozen=True)
-class Gone:
-    """A worker is gone with what it had.
-
-    Attributes:
-        how: such as "by SIGKILL".
-        in_company: whether it may have been another chunk that ended it.
+    Raises:
+        StartFailed: it can't have the state.
     """
+    events: list[CrewEvent] = [Logged(record) for record in reply.records]
+    if reply.unfit is not None:
+        kind, text, trace = reply.unfit
+        said = f"a worker can't have the state: {kind}: {' '.join(text.split())}"
+        raise StartFailed(said, trace)
+    if reply.answer is not None:
+        events.append(Answered(slot, chunk_id, *reply.answer))
+    else:
+        assert reply.unreadable is not None
+        events.append(Unreadable(slot, chunk_id, reply.unreadable))
+    return events
 
-    how: str
-    in_company: bool = False
+
+# In the parent
 
 
-class RemoteEngine(Driver[S]):
-    """See `Engine`. A subclass says what is abstract here, in the terms of its engine."""
+class Arrivals(Generic[A]):
+    """What comes from the threads of an engine's library, for the one that polls."""
 
-    # The way of a chunk takes milliseconds, so there are to be few of them: also at first.
-    _sizes = Sizes(items=1 << 20, seconds=0.2, least=0.25, growth=64)
-    _handles: ClassVar[tuple[type, ...]] = ()
-    """The types of what only the engine's own pickling can send."""
-    _address: str | None = None
-    """Of a cluster that runs already."""
-    _no_timeout: ClassVar[str] = ""
-    """Why an item can't be ended here that takes too long; "" where it can."""
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[A | None] = queue.SimpleQueue()
 
-    def __init__(self, state: S, workers: int) -> None:
-        super().__init__(state, workers)
-        self.name = f"{os.getpid()}-{os.urandom(4).hex()}"
-        self._seats: dict[int, Seat] = {}
-        self._news: dict[int, tuple[Run[Any], dict[int, Any]]] = {}
-        self._alone_since: float | None = None
+    def put(self, arrival: A) -> None:
+        """Something has come. Called by any thread."""
+        self._queue.put(arrival)
 
-    # What an engine says
+    def wake(self) -> None:
+        """Have `take` return. Called by any thread, and by handlers of signals."""
+        self._queue.put(None)
 
-    @abstractmethod
-    def _connect(self) -> Host:
-        """Reach the cluster, or start one; set how many workers there are."""
+    def take(self, timeout: float) -> list[A]:
+        """All that has come, after so many seconds at most, or as soon as it is woken."""
+        found: list[A] = []
+        with contextlib.suppress(queue.Empty):
+            one = self._queue.get(timeout > 0, timeout)
+            while True:
+                if one is not None:
+                    found.append(one)
+                one = self._queue.get_nowait()
+        return found
 
-    @abstractmethod
-    def _open_seats(self, site: Site) -> None:
-        """Called when the state can travel."""
 
-    @abstractmethod
-    def _send(self, seat: Seat, task: Task) -> None:
-        """Have `work(site, task)` run on a worker that is idle."""
+def sighting(since: int) -> Sighting:
+    """That of a chunk that was handed over then: nobody sees more of it."""
+    return Sighting(UNKNOWN, since)
 
-    @abstractmethod
-    def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
-        """What has come back, after that many seconds at most."""
 
-    @property
-    def _where_it_is(self) -> str:
-        return self._address or "this machine"
+def without_timeout(settings: Settings, why: str) -> Settings:
+    """The settings of a map, where an item can't be ended that takes too long.
 
-    def _give_up(self, what: str) -> StateLost:
-        """Wait for nobody when it closes, since the cluster is gone: what to raise then."""
-        self._dead = True
-        return StateLost(f"{what}, and with it what the workers shared: run all of it again")
+    Raises:
+        SharingError: it has a timeout.
+    """
+    if settings.timeout is not None:
+        raise SharingError(f"timeout can't be kept here: {why}")
+    return settings
 
-    def _look_whether_anybody_is_there(self, there: bool) -> None:
-        """Raise if no worker has been for long: called now and then by engines that wait for one.
+
+class Company:
+    """Knows since when an engine has no worker any more."""
+
+    def __init__(self) -> None:
+        self._alone = 0.0
+        self._looked = time.monotonic()
+
+    def look(self, there: bool) -> None:
+        """Raise if no worker has been there for long: called now and then.
 
         Raises:
             SharingError: nobody has come.
         """
+        now = time.monotonic()
+        passed, self._looked = now - self._looked, now
         if there:
-            self._alone_since = None
-        elif self._alone_since is None:
-            self._alone_since = time.monotonic()
-        elif time.monotonic() - self._alone_since > ALONE:
+            self._alone = 0.0
+            return
+        self._alone += passed if passed < BLINK else 0.0
+        if self._alone > ALONE:
             raise SharingError(
                 f"all workers of the cluster are gone, and none has come for {ALONE:g} s: see what "
                 "has become of it, and run all of it again"
             )
 
-    def _end(self, seat: Seat) -> None:
-        """End the worker of a seat whose item takes too long."""
-        raise NotImplementedError
 
-    # Opening and closing
-
-    def _start(self) -> None:
-        host = self._connect()
-        for pattern in self._patterns:
-            pattern.open(host)
-            pattern._is_open = True
-        self._serve()
-        for pattern in self._patterns:
-            pattern.opened()
-        self._seats = {number: Seat(number) for number in range(1, host.slots)}
-        try:
-            with travelling(), io.BytesIO() as file:
-                pickler = _Pickler(file, self._handles)
-                pickler.dump(self._state)
-                state = file.getvalue()
-        except SharingError:
-            raise
-        except Exception as error:  # any: a class may raise what it likes when it is pickled
-            raise unfit_field(self._state, self._patterns, error) from None
-        self._open_seats(Site(self.name, state, pickler.handles, levels_of_loggers()))
-
-    def _serve(self) -> None:
-        """Called when all that asks for a service has done so."""
-
-    # Events
-
-    def _pump(self, timeout: float) -> None:
-        end = time.monotonic() + timeout
-        while True:
-            left = min(TICK, max(0.0, end - time.monotonic()))
-            came = self._collect(self._until_late(left))
-            with self._critical:
-                try:
-                    for seat, reply in came:
-                        self._receive(seat, reply)
-                    self._end_late()
-                except BaseException:
-                    self._dead = True  # nothing here can be relied on: don't listen again
-                    raise
-            if came or time.monotonic() >= end or not self._is_busy():
-                return
-
-    def _receive(self, seat: Seat, reply: Reply | Gone) -> None:
-        chunk, seat.chunk = seat.chunk, None
-        if chunk is None:
-            return
-        chunk.run.running -= 1
-        if isinstance(reply, Gone):
-            self._bury(seat, chunk, reply)
-            return
-        for record in reply.records:
-            log_here(record)
-        if reply.unfit is not None:
-            error_type, text, trace = reply.unfit
-            raise StartFailed(
-                f"a worker can't have the state: {error_type}: {' '.join(text.split())}", trace
-            )
-        if reply.answer is None:
-            assert reply.unreadable is not None
-            self._take_unreadable(chunk, reply.unreadable)
-            return
-        ended, elapsed, deltas, refused, body = reply.answer
-        self._take_results(chunk, seat.number, seat.task, body, ended, elapsed, deltas, refused)
-
-    def _bury(self, seat: Seat, chunk: Chunk, gone: Gone) -> None:
-        """A worker is gone, and perhaps for what it was given."""
-        self._worker_died(seat.number, seat.task)
-        if gone.in_company and not chunk.suspect:
-            chunk.suspect = True  # who runs alone from now on: it costs him nothing yet
-            chunk.run.put_back(chunk)
-        elif not self._split(chunk):
-            self._try_again(chunk, gone.how)
-
-    @property
-    def _suspects_wait(self) -> bool:
-        """Whether there are chunks that have to run alone."""
-        return any(chunk.suspect for run in self._runs for chunk in run.waiting)
-
-    def _until_late(self, timeout: float) -> float:
-        """Till when there is nothing to do but to wait."""
-        now = time.monotonic()
-        late = [
-            seat.since + seat.chunk.run.timeout - now
-            for seat in self._seats.values()
-            if seat.chunk is not None and seat.chunk.run.timeout is not None
-        ]
-        return max(0.0, min([timeout, *late]))
-
-    def _end_late(self) -> None:
-        now = time.monotonic()
-        for seat in self._seats.values():
-            chunk = seat.chunk
-            if chunk is None or chunk.run.timeout is None or now < seat.since + chunk.run.timeout:
-                continue
-            self._end(seat)
-            seat.chunk = None
-            chunk.run.running -= 1
-            self._worker_died(seat.number, seat.task)
-            reason = f"it ran for more than {chunk.run.timeout:g} s, and its worker was ended"
-            self._fail(chunk, ItemTimeout(chunk.run.name, chunk.items[0], "ItemTimeout", reason))
-
-    # Handing out
-
-    def _idle(self) -> Seat | None:
-        for seat in self._seats.values():
-            if seat.chunk is None and self._is_free(seat):
-                return seat
-        return None
-
-    def _is_free(self, seat: Seat) -> bool:
-        """Whether a worker is there for it."""
-        return True
-
-    def _is_busy(self) -> bool:
-        return any(seat.chunk is not None for seat in self._seats.values())
-
-    def _dumps(self, items: list[Any]) -> bytes:
-        return dumps(items)
-
-    def _hand_over(self, worker: Seat, chunk: Chunk, number: int, packed: bytes) -> None:
-        run = chunk.run
-        news = self._news_of(run)
-        task = Task(worker.number, number, (run.number, chunk.first), news, run.job, packed)
-        worker.chunk, worker.task, worker.since = chunk, number, time.monotonic()
-        self._send(worker, task)
-
-    def _news_of(self, run: Run[Any]) -> dict[int, Any]:
-        if run.number not in self._news:
-            self._news = {n: one for n, one in self._news.items() if one[0] in self._runs}
-            unread = getattr(run.fn, "unread", ())
-            found = ((n, pattern.news(unread)) for n, pattern in enumerate(self._patterns))
-            self._news[run.number] = run, {n: news for n, news in found if news is not None}
-        return self._news[run.number][1]
-
-    def _begin(self, fn: Any, items: Any, *options: Any) -> Run[Any]:
-        run: Run[Any] = super()._begin(fn, items, *options)
-        if run.timeout is not None:
-            if self._no_timeout:
-                raise SharingError(f"timeout can't be kept here: {self._no_timeout}")
-            run.fixed = run.size = 1  # so that the time of a chunk is that of its item
-        run.job = dumps(fn)
-        return run
-
-
-def dumps(value: object) -> bytes:
-    """Pickle what a worker may not be able to import: what the main module has goes by value."""
-    packed: bytes = cloudpickle.dumps(value, protocol=5)
-    return packed
+def lost(what: str) -> StateLost:
+    """What to raise when that is gone, and what was shared with it."""
+    return StateLost(f"{what}, and with it what the workers shared: run all of it again")

@@ -1,38 +1,43 @@
-"""Maps while they run: chunks of items on their way out, results on their way back."""
+"""A map while it runs, as the scheduler sees it: what is to be handed out, and what has come back.
+
+source ─▶ fresh ─┐                              ┌─▶ shelf ─▶ its reader
+                 ├─▶ a worker (`out` of them) ──┤
+        waiting ─┘ ▲                            │
+                   └── again: of a dead worker, ┘ or given back by a slow one
+"""
 
 from __future__ import annotations
 
 import heapq
-import pickle
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import islice
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from ..errors import JobFailed, SharingError, brief
+from .chunks import Chunk, Piece
+from .lifecycles import RUN, RunState
 
-T = TypeVar("T")
+CHUNK_BYTES = 1 << 22
+"""Bytes that a chunk, and its results, are meant to stay below."""
 
-_CHUNK_BYTES = 1 << 22
-"""Bytes that a chunk is meant to stay below."""
-
-_WINDOW = 16
+WINDOW = 16
 """Chunks a worker that may be handed out, or wait for their turn, before their reader reads."""
 
-_SLOW_SOURCE = 0.02
-"""Seconds to wait for an item by which a source is known as a trickle."""
+WINDOW_BYTES = 1 << 26
+"""Bytes that may be read ahead, as items or as results."""
+
+
+SMALL = 1 << 14
+"""Bytes of a chunk below which to ask for it takes as long as to bring it."""
 
 
 class Sizes(NamedTuple):
     """How large chunks are made, where nobody says so.
 
     Attributes:
-        items: that one has at most: while the parent looks at their results, it serves nobody.
-        seconds: that one is meant to take: many times what its way takes.
-        least: the part of these below which its way would outweigh it, even at the end.
+        items: that one has at most, since whoever looks at their results does nothing else.
+        seconds: that one is meant to take: many times what its way to the worker takes.
+        least: the share of these seconds that a chunk is given at least, when the last items of
+            a source are shared out. A smaller one would take longer for its way than for itself.
         growth: how many times as large as the one before a chunk may be.
     """
 
@@ -42,215 +47,221 @@ class Sizes(NamedTuple):
     growth: int
 
 
-@dataclass(slots=True)
-class Chunk:
-    """Items that travel together.
+class Settings(NamedTuple):
+    """How a map was asked for.
 
     Attributes:
-        first: the number of its first item in the map.
-        died: how many workers have died on it, when it has one item.
-        ended: whether its items had ended in an attempt that died before it could say so.
-        left: what an attempt left behind, by the place of the pattern, when it has one item.
-        packed: its items, pickled, from when that is done until they are sent.
-        nbytes: of its items, pickled.
-        suspect: whether it may be what has ended several workers, and so has to run alone.
+        name: of its job, for messages.
+        ordered: whether results come in the order of the items.
+        chunk_size: the items of a chunk; None where they are to be measured.
+        retries: how often an item is tried again whose worker died.
+        timeout: seconds that an item may take.
+        length: how many items there are, where that is known.
     """
 
-    run: Run[Any]
-    first: int
-    items: list[Any]
-    died: int = 0
-    ended: bool = False
-    left: dict[int, int] = field(default_factory=dict)
-    packed: bytes | None = None
-    nbytes: int = 0
-    suspect: bool = False
-
-    def __lt__(self, other: Chunk) -> bool:
-        return self.first < other.first
-
-    def part(self, start: int, stop: int, *, ended: bool = False) -> Chunk:
-        """Some of its items; who died on all of them is not held against these."""
-        ended = ended or self.ended
-        items = self.items[start:stop]
-        return Chunk(self.run, self.first + start, items, ended=ended, suspect=self.suspect)
-
-    def cut(self, length: int) -> Chunk:
-        """Keep that many items, and return the others."""
-        others = self.part(length, len(self.items))
-        self.nbytes = self.nbytes * length // len(self.items)
-        del self.items[length:]
-        return others
+    name: str
+    ordered: bool = True
+    chunk_size: int | None = None
+    retries: int = 2
+    timeout: float | None = None
+    length: int | None = None
 
 
-@dataclass(slots=True)
-class Piece:
-    """Results of consecutive items."""
+class Sizer:
+    """How many items the next chunk of a map has, from how long those before took.
 
-    items: list[Any]
-    results: list[Any]
-    failures: dict[int, JobFailed]
+    Attributes:
+        size: of the next one, while there are enough items.
+        largest: that there was.
+        learns: whether sizes are measured.
+        settled: whether it has stopped growing, so that chunks can be made ready ahead.
+    """
 
+    def __init__(self, settings: Settings, workers: int, sizes: Sizes) -> None:
+        self._fixed = settings.chunk_size
+        self._length = settings.length
+        self._workers = workers
+        self._sizes = sizes
+        self.size = self.largest = settings.chunk_size or 1
+        self.learns = settings.chunk_size is None
+        self.settled = not self.learns
+        self._smallest = 1
+        self._item_time: float | None = None
+        self._sampled = 0
 
-class Run(Generic[T]):
-    """One map: its source, and how far it is."""
-
-    def __init__(
-        self,
-        number: int,
-        workers: int,
-        fn: Callable[..., Any],
-        items: Iterable[T],
-        ordered: bool,
-        chunk_size: int | None,
-        retries: int,
-        timeout: float | None,
-        sizes: Sizes,
-    ) -> None:
-        self.number = number
-        self.workers = workers
-        self.name = _name_of(fn)
-        self.fn = fn
-        self.job = _pickled(fn)
-        self.source = iter(items)
-        self.length = len(items) if isinstance(items, Sized) else None
-        self.ordered = ordered
-        self.fixed = chunk_size
-        self.retries = retries
-        self.timeout = timeout
-        self.sizes = sizes
-        self.size = self.largest = chunk_size or 1
-        self.smallest = 1
-        self.item_time: float | None = None
-        self.sampled = 0
-        self.read = self.turn = self.yielded = 0
-        self.exhausted = self.abandoned = False
-        self.trickles = 0.0
-        self.settled = chunk_size is not None
-        self.waiting: list[Chunk] = []
-        self.ahead: Chunk | None = None
-        self.running = 0
-        self.done: dict[int, Piece] = {}
-        self.ready: deque[Piece] = deque()
-
-    def put_back(self, chunk: Chunk) -> None:
-        """Items to be handed out (again), unless nobody waits for them any more.
-
-        What has ended must run again all the same: its counts have not arrived.
-        """
-        if chunk.items and (chunk.ended or not self.abandoned):
-            heapq.heappush(self.waiting, chunk)
-
-    def next_chunk(self) -> Chunk | None:
-        """What to hand out next, from what came back, or else from the source."""
-        if self.waiting:
-            return heapq.heappop(self.waiting)
-        chunk, self.ahead = self.ahead, None
-        return chunk or self._read()
-
-    def look_ahead(self) -> Chunk | None:
-        """The chunk to make ready for whoever is idle next, if it is not yet.
-
-        None while that would slow down a source, or the growth of chunks.
-        """
-        if self.ahead is None and self.settled and not (self.waiting or self.trickles):
-            self.ahead = self._read()
-        return self.ahead
-
-    def _read(self) -> Chunk | None:
-        window = _WINDOW * self.workers * self.largest
-        if self.exhausted or self.read - self.yielded >= window:
-            return None
-        begun = time.monotonic()
-        size = self._size_now()
-        if self.length is not None:
-            items = list(islice(self.source, size))
-            self.exhausted = len(items) < size
-        else:
-            items = self._trickle(size, begun)
-        if not items:
-            return None
-        chunk = Chunk(self, self.read, items)
-        self.read += len(items)
-        return chunk
-
-    def _size_now(self) -> int:
-        if self.fixed is not None:
-            return self.fixed
-        if self.trickles:
-            return 1
-        if self.length is not None:  # what is left at the end is shared out
-            share = (self.length - self.read) // (2 * self.workers)
-            return min(self.size, max(self.smallest, share))
-        return self.size
-
-    def _trickle(self, size: int, before: float) -> list[T]:
-        """Up to that many items; fewer from a source that lets one wait."""
-        items: list[T] = []
-        clock = time.monotonic
-        for item in self.source:
-            items.append(item)
-            now = clock()
-            if now - before > _SLOW_SOURCE:
-                self.trickles = now - before
-                return items
-            before = now
-            if len(items) >= size:
-                self.trickles = 0.0
-                return items
-        self.exhausted = True
-        return items
+    def next_size(self, read: int) -> int:
+        """The items of the next chunk, when so many of the source have been read."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._length is None:
+            return self.size
+        share = (self._length - read) // (2 * self._workers)  # the last ones are shared out
+        return min(self.size, max(self._smallest, share))
 
     def learn(self, ended: int, elapsed: float, nbytes: int) -> None:
-        """Size the next chunks by how long this one took."""
-        if not ended or self.fixed is not None:
-            return
+        """A chunk has ended so many items in so many seconds, with so many bytes there and back."""
         now = elapsed / ended
         # Fewer items than before may be other ones; more of them say it better than those did.
-        if self.item_time is None or ended > self.sampled:
-            self.item_time = now
+        if self._item_time is None or ended > self._sampled:
+            self._item_time = now
         else:
-            self.item_time = (self.item_time + now) / 2
-        self.sampled = ended
-        in_time = self.sizes.seconds / max(self.item_time, 1e-9)
-        fits = min(in_time, self.sizes.items, _CHUNK_BYTES * ended / max(nbytes, 1))
-        grown = self.sizes.growth * self.size
+            self._item_time = (self._item_time + now) / 2
+        self._sampled = ended
+        in_time = self._sizes.seconds / max(self._item_time, 1e-9)
+        fits = min(in_time, self._sizes.items, CHUNK_BYTES * ended / max(nbytes, 1))
+        grown = self._sizes.growth * self.size
         self.settled = fits <= grown
         self.size = max(1, min(int(fits), grown))
-        self.smallest = max(1, min(self.size, int(in_time * self.sizes.least)))
+        self._smallest = max(1, min(self.size, int(in_time * self._sizes.least)))
         self.largest = max(self.largest, self.size)
 
-    def take(self, first: int, piece: Piece) -> None:
-        """Results have come; they wait for their turn."""
-        self.done[first] = piece
-        if not self.ordered:
-            self.ready.append(self.done.pop(first))
-            return
-        while (piece_next := self.done.pop(self.turn, None)) is not None:
-            self.ready.append(piece_next)
-            self.turn += len(piece_next.results)
+
+class Shelf:
+    """Where results wait for their turn.
+
+    Attributes:
+        turn: the number of the item whose results are passed on next, where they are in order.
+        waiting: pieces whose turn has not come, by the numbers of their first items.
+    """
+
+    def __init__(self, *, ordered: bool) -> None:
+        self._ordered = ordered
+        self.turn = 0
+        self.waiting: dict[int, Piece] = {}
+
+    def put(self, piece: Piece) -> list[Piece]:
+        """Keep it, and take out all whose turn has come."""
+        if not self._ordered:
+            return [piece]
+        if piece.first != self.turn:
+            self.waiting[piece.first] = piece
+            return []
+        ready = [piece]
+        self.turn += len(piece.items)
+        while self.waiting and (following := self.waiting.pop(self.turn, None)) is not None:
+            ready.append(following)
+            self.turn += len(following.items)
+        return ready
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One map.
+
+    Attributes:
+        number: greater than that of any map before.
+        settings: how it was asked for.
+        job: the pickled function.
+        sizer: says how large chunks are.
+        shelf: has results whose turn has not come.
+        state: see `RunState`.
+        waiting: a heap of chunks to be sent again, which were sent before.
+        fresh: chunks of the source that were never sent.
+        fetching: how many chunks the source was asked for and has not brought.
+        asked: how many items these were to have.
+        repacking: chunks whose items are being pickled one by one, to be sent again.
+        out: how many chunks workers have.
+        read: how many items the source has brought.
+        delivered: how many of them have gone to the reader, as results or failures.
+        passed: how many of these the reader has gone through.
+        dropped: how many nobody waits for any more.
+        brought: bytes of the chunk that was brought last.
+        ahead: bytes of the items that are fresh.
+        held: bytes of results, and of their items, that the reader has not gone through.
+        expected: bytes of the items that workers have, and of the results that these will have.
+        reply: bytes that an item's result has, by what has come so far.
+        careful: whether a worker has died with it, so that each result is pickled by itself.
+        is_held_up: whether more would be read or sent if its reader had gone further.
+        error: what the source has raised, to be raised when all before it has been passed on.
+        unread: the names of fields of the state that the job does not look at.
+    """
+
+    number: int
+    settings: Settings
+    job: bytes
+    sizer: Sizer
+    shelf: Shelf
+    unread: frozenset[str] = frozenset()
+    state: RunState = RunState.OPEN
+    waiting: list[Chunk] = field(default_factory=list)
+    fresh: deque[Chunk] = field(default_factory=deque)
+    fetching: int = 0
+    asked: int = 0
+    repacking: list[Chunk] = field(default_factory=list)
+    out: int = 0
+    read: int = 0
+    delivered: int = 0
+    passed: int = 0
+    dropped: int = 0
+    brought: int = 0
+    ahead: int = 0
+    held: int = 0
+    expected: int = 0
+    reply: float = 0.0
+    careful: bool = False
+    is_held_up: bool = False
+    error: BaseException | None = None
 
     @property
-    def finished(self) -> bool:
-        left = self.waiting or self.ahead or self.running or self.ready
-        return self.exhausted and not left
+    def name(self) -> str:
+        """Of its job."""
+        return self.settings.name
 
+    @property
+    def retries(self) -> int:
+        """How often an item is tried again."""
+        return self.settings.retries
 
-def _name_of(fn: Callable[..., Any]) -> str:
-    """What to call a job in messages."""
-    if isinstance(fn, partial):
-        return _name_of(fn.func)
-    return str(getattr(fn, "__name__", brief(fn)))
+    @property
+    def timeout(self) -> float | None:
+        """Seconds that an item may take."""
+        return self.settings.timeout
 
+    def move(self, name: str) -> None:
+        """Go on in its lifecycle."""
+        self.state = RUN[self.state, name]
 
-def _pickled(fn: Callable[..., Any]) -> bytes:
-    if not callable(fn):
-        raise SharingError(f"a job must be a function, not {brief(fn)}")
-    try:
-        return pickle.dumps(fn, protocol=5)
-    except Exception as error:
-        name = getattr(fn, "__qualname__", brief(fn))
-        raise SharingError(
-            f"the job {name} can't be pickled, so no worker can be given it: define it with "
-            f"def at the top level of a module ({' '.join(str(error).split())})"
-        ) from None
+    def put_back(self, chunk: Chunk) -> None:
+        """A chunk that was sent is to be sent again, unless nobody waits for it any more.
+
+        What had ended runs again all the same, since its counts have not arrived.
+        """
+        if chunk.ended or self.state is not RunState.LEFT:
+            heapq.heappush(self.waiting, chunk)
+        else:
+            self.dropped += len(chunk)
+
+    def room(self, workers: int) -> int:
+        """How many items may still be read ahead of the reader, by their number."""
+        return WINDOW * workers * self.sizer.largest - (self.read + self.asked - self.passed)
+
+    def may_read(self, workers: int) -> bool:
+        """Whether more of the source may be read."""
+        if self.room(workers) <= 0:
+            return False
+        if self.fresh or self.fetching:
+            coming = self.fetching * self.brought
+            return coming + self.ahead + self.held + self.expected < WINDOW_BYTES
+        return True
+
+    def may_send(self) -> bool:
+        """Whether a fresh chunk may be sent: not while too much waits for the reader.
+
+        Where nothing waits, each worker may have one, however large its results will be.
+        """
+        if not self.held:
+            return True
+        return self.held + self.expected + self.cost(self.fresh[0]) < WINDOW_BYTES
+
+    def cost(self, chunk: Chunk) -> int:
+        """Bytes of its items, and of the results that these will have by what has come so far."""
+        return chunk.nbytes + int(self.reply * len(chunk.items))
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is under way any more."""
+        if self.waiting or self.repacking or self.out:
+            return False
+        if self.state is RunState.LEFT:
+            return True
+        return self.state is RunState.DRAINING and not (self.fresh or self.fetching)

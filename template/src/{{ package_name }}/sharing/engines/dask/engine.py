@@ -2,12 +2,13 @@
 
 How a chunk gets to a worker and back (`remote` has the rest of the way):
 
-    idle seat ─▶ a free thread of a worker, by its address ─▶ future ─▶ gather
-                   │
-                   └── the scheduler says that the worker is gone: with it what it was given
+    Send ─▶ a free thread of a worker, by its address ─▶ future ─▶ Arrivals
+              │
+              └── the scheduler says that the worker is gone: with it what it was given
 
 A task is pinned to its worker: so it is known what died with which one, and the scheduler begins
-none of them again by itself. Blocks of rows travel with their items.
+none of them again by itself. As many slots are there as the workers have threads, and which one a
+chunk gets is decided when it is sent. Blocks of rows travel with their items.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from __future__ import annotations
 import asyncio
 import collections
 import os
-import queue
 import shutil
 import tempfile
+import time
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
@@ -30,10 +31,15 @@ from distributed import Client, LocalCluster, get_client
 from ...errors import SharingError, StartFailed
 from ...machine import owners
 from ...machine.service import Recipe
-from ...patterns.base import Host, Published
-from ..driver import GRACE
+from ...patterns.base import Pattern, Published
+from .. import remote
+from ..chunks import UNBEGUN, UNKNOWN, Chunk, ChunkId
+from ..crew import CrewEvent, Died, Sighting
+from ..driver import GRACE, Driver
 from ..engine import Engine, available_cores
-from ..remote import Gone, RemoteEngine, RemoteHost, Reply, Seat, Site, Task
+from ..events import Ready
+from ..remote import Arrivals, Company, News, RemoteHost, Reply
+from ..runs import Settings
 from . import hosted
 from .hosted import Desks, Service, Services, call, key_of, name_of, work_on
 
@@ -45,6 +51,11 @@ _START = 60.0
 _LARGE = 1 << 18
 """Bytes of a task above which it goes to its worker directly, and not through the scheduler."""
 
+_NO_TIMEOUT = (
+    "dask can't end one task and leave the others alone: use the engine 'processes', "
+    "or let the job look at the time"
+)
+
 
 def open_engine(
     state: S, workers: int | None, start_method: str | None, address: str | None
@@ -54,7 +65,8 @@ def open_engine(
         raise SharingError(
             f"the engine 'dask' has no start method, and was given {start_method!r}: leave that out"
         )
-    return DaskEngine(state, workers, address)
+    crew = DaskCrew(state, workers, address)
+    return Driver(state, crew.workers, crew, remote.SIZES)
 
 
 class _Published:
@@ -113,31 +125,78 @@ class _Store:
                 published.lost = True
 
 
-class DaskEngine(RemoteEngine[S]):
-    """See `Engine`."""
+@dataclass(eq=False)
+class _Sent:
+    """A chunk that is on its way: to which worker, and since when."""
 
-    _no_timeout = (
-        "dask can't end one task and leave the others alone: use the engine 'processes', "
-        "or let the job look at the time"
-    )
+    id: ChunkId
+    address: str
+    future: Any
+    since: int
 
-    def __init__(self, state: S, workers: int | None, address: str | None) -> None:
-        super().__init__(state, workers or available_cores())
+
+@dataclass(frozen=True)
+class _Ended:
+    """What was sent has come to its end, with a reply or an exception."""
+
+    slot: int
+    sent: _Sent
+    reply: Reply | BaseException
+
+
+@dataclass(frozen=True)
+class _News:
+    """The scheduler says that a worker has so many threads now; 0 when it has gone."""
+
+    worker: str
+    threads: int
+
+
+class DaskCrew:
+    """See `Crew`."""
+
+    def __init__(self, state: Any, workers: int | None, address: str | None) -> None:
+        self.workers = workers or available_cores()
+        self.name = remote.name_of_engine()
+        self._state = state
         self._wanted = workers
         self._address = address
+        self._where_it_is = address or "this machine"
         self._cluster: Any = None
         self._folder: str | None = None
         self._client: Any = None
-        self._services: Any = None
-        self._desks: Any = None
+        self._store: _Store | None = None
+        self._services: Services | None = None
+        self._desks: Desks | None = None
         self._recipes: list[Recipe] = []
-        self._served: list[Any] = []
-        self._threads: dict[str, int] = {}
-        self._where: dict[int, str] = {}
-        self._futures: dict[int, Any] = {}
-        self._came: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._served: list[Service] = []
+        self._news = News([])
+        self._threads: dict[str, int] = {}  # of each worker
+        self._waiting: list[int] = []  # slots that are to be there as soon as there is a thread
+        self._idle: set[int] = set()  # slots that are there, and have nothing to do
+        self._out: dict[int, _Sent] = {}
+        self._arrivals: Arrivals[Died | _Ended | _News] = Arrivals()
+        self._company = Company()
+        self._pid = os.getpid()
 
-    def _connect(self) -> Host:
+    @property
+    def eager(self) -> int:
+        """As many as there can be now."""
+        return min(self.workers, max(1, sum(self._threads.values())))
+
+    # Opening and closing
+
+    def open(self, patterns: list[Pattern]) -> None:
+        self._connect()
+        host = RemoteHost(self.workers, self._add_service, self._store)
+        remote.open_patterns(patterns, host, self._serve)
+        self._news = News(patterns)
+        site = remote.site_of(self.name, self._state, patterns)
+        self._desks = Desks(site)
+        self._client.register_plugin(self._desks)
+        self._threads = dict(self._client.nthreads())  # news of them comes since before that
+
+    def _connect(self) -> None:
         try:
             if self._address is None:
                 self._cluster = self._start_cluster()
@@ -147,16 +206,14 @@ class DaskEngine(RemoteEngine[S]):
             self._client.wait_for_workers(1, timeout=_START)
         except (OSError, TimeoutError, ValueError) as error:
             raise StartFailed(f"no dask cluster at {self._where_it_is}: {error}") from None
-        self._threads = dict(self._client.nthreads())
-        cores = sum(self._threads.values())
-        self._workers = self._wanted or cores
-        if self._workers > cores:
+        cores = sum(self._client.nthreads().values())
+        self.workers = self._wanted or cores
+        if self.workers > cores:
             raise SharingError(
-                f"{self._workers} workers don't fit into a dask cluster of {cores} threads: ask "
+                f"{self.workers} workers don't fit into a dask cluster of {cores} threads: ask "
                 "for fewer, or add workers to it"
             )
         self._store = _Store(self._client)
-        return RemoteHost(self._workers, self._add_service, self._store)
 
     def _start_cluster(self) -> Any:
         self._folder = tempfile.mkdtemp(prefix=f"{owners.PREFIX}{owners.me()}-")
@@ -168,7 +225,7 @@ class DaskEngine(RemoteEngine[S]):
         }
         with dask.config.set(settings):
             return LocalCluster(
-                n_workers=self._workers,
+                n_workers=self.workers,
                 threads_per_worker=1,
                 dashboard_address=None,
                 # Or its port would be a certain one, which another run may have.
@@ -178,7 +235,7 @@ class DaskEngine(RemoteEngine[S]):
                 preload=[hosted.__name__],
             )
 
-    def _add_service(self, recipe: Recipe) -> Any:
+    def _add_service(self, recipe: Recipe) -> Service:
         self._recipes.append(recipe)
         self._served.append(Service(name_of(self.name), len(self._recipes) - 1))
         return self._served[-1]
@@ -196,117 +253,19 @@ class DaskEngine(RemoteEngine[S]):
         for service in self._served:
             service.belong_to(self._client)
 
-    def _open_seats(self, site: Site) -> None:
-        self._desks = Desks(site)
-        self._client.register_plugin(self._desks)
-        self._threads = dict(self._client.nthreads())  # news of them comes since before that
-
-    def _on_event(self, event: Any) -> None:
+    def _on_event(self, event: tuple[Any, dict[str, Any]]) -> None:
         """In a thread of the client's."""
-        self._came.put(event[1])
+        self._arrivals.put(_News(**event[1]))
 
-    def _is_free(self, seat: Seat) -> bool:
-        return self._free_worker() is not None
-
-    def _free_worker(self) -> str | None:
-        """The address of a worker that has a thread to spare."""
-        taken = collections.Counter(self._where[number] for number in self._futures)
-        alone = {self._where[number] for number in self._futures if self._has_suspect(number)}
-        free = [
-            (taken[address] / threads, address)
-            for address, threads in self._threads.items()
-            if taken[address] < (1 if self._suspects_wait else threads) and address not in alone
-        ]
-        return min(free)[1] if free else None  # threads of one process get in each other's way
-
-    def _has_suspect(self, seat: int) -> bool:
-        chunk = self._seats[seat].chunk
-        return chunk is not None and chunk.suspect
-
-    def _send(self, seat: Seat, task: Task) -> None:
-        address = self._free_worker()
-        assert address is not None
-        self._where[seat.number] = address
-        argument: Any = task
-        if len(task.items) > _LARGE:
-            argument = self._client.scatter(task, workers=[address], hash=False)
-        future = self._client.submit(
-            work_on,
-            self.name,
-            argument,
-            key=key_of(self.name, seat.number, task.chunk),
-            workers=[address],
-            pure=False,
-        )
-        self._futures[seat.number] = future
-        bringing = self._bring(seat, task.chunk, future)
-        asyncio.run_coroutine_threadsafe(bringing, self._client.loop.asyncio_loop)
-
-    async def _bring(self, seat: Seat, number: int, future: Any) -> None:
-        """In the client's thread, since it may wait in vain: what a worker had may go with it."""
-        try:
-            reply = await future
-        except BaseException as error:
-            reply = error
-        self._came.put((seat, number, reply))
-
-    def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
-        came: list[tuple[Seat, Reply | Gone]] = []
-        wait = timeout > 0
-        while True:
-            try:
-                event = self._came.get(wait, timeout or None)
-            except queue.Empty:
-                self._see_whether_it_answers()
-                self._look_whether_anybody_is_there(bool(self._threads))
-                return came
-            wait = False
-            if isinstance(event, dict):
-                came += self._somebody_came_or_went(event)
-                continue
-            seat, number, reply = event
-            if seat.task == number and seat.number in self._futures:
-                came += self._outcome(seat, reply)
-
-    def _outcome(self, seat: Seat, reply: Any) -> list[tuple[Seat, Reply | Gone]]:
-        if isinstance(reply, Reply):
-            del self._futures[seat.number]
-            return [(seat, reply)]
-        status = self._futures[seat.number].status
-        if status == "error" and type(reply).__name__ != "KilledWorker":
-            raise reply
-        self._see_whether_it_answers()
-        return self._lost(self._where[seat.number])
-
-    def _lost(self, address: str) -> list[tuple[Seat, Reply | Gone]]:
-        """A worker is gone, with all that it was given."""
-        self._threads.pop(address, None)
-        self._store.lose_all()
-        self._news.clear()
-        seats = [self._seats[number] for number in self._futures if self._where[number] == address]
-        for seat in seats:
-            self._futures.pop(seat.number).release()
-        gone = Gone(f"with the dask worker {address}", in_company=len(seats) > 1)
-        return [(seat, gone) for seat in seats]
-
-    def _somebody_came_or_went(self, event: dict[str, Any]) -> list[tuple[Seat, Reply | Gone]]:
-        address, threads = event["worker"], event["threads"]
-        if threads:
-            self._threads[address] = threads
+    def end(self, *, politely: bool) -> Iterable[CrewEvent]:
+        if os.getpid() != self._pid:
             return []
-        return self._lost(address)
+        out, self._out = self._out, {}
+        for sent in out.values():
+            sent.future.cancel(force=True)
+        return [Died(slot, UNKNOWN, "by its engine") for slot in out]
 
-    def _see_whether_it_answers(self) -> None:
-        """Raise if the scheduler is gone: nothing would ever come any more."""
-        if self._client.status != "running":
-            raise self._give_up(f"the dask scheduler at {self._where_it_is} is gone")
-
-    def _end_workers(self, *, politely: bool) -> None:
-        for future in self._futures.values():
-            future.cancel(force=True)
-        self._futures.clear()
-
-    def _close_host(self) -> None:
+    def close(self) -> None:
         client, self._client = self._client, None
         cluster, self._cluster = self._cluster, None
         if client is not None:
@@ -318,16 +277,149 @@ class DaskEngine(RemoteEngine[S]):
             cluster.close(timeout=GRACE)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+        # What is shared is not to hang on what refers to itself, as this does.
+        self._state, self._store, self._desks, self._news = None, None, None, News([])
 
     def _take_leave(self, client: Any) -> None:
         """Take back what the workers and the scheduler were given."""
         if self._desks is not None:
             client.unregister_worker_plugin(self._desks.name)
-        self._store.retract_all()
+        if self._store is not None:
+            self._store.retract_all()
         if self._services is not None:
             client.unsubscribe_topic(self._services.name)
             call(client, self._services.name, -1, "close", ())
             client.unregister_scheduler_plugin(self._services.name)
 
-    def _forsaken(self) -> None:
-        self._close_host()
+    def forsake(self) -> None:
+        self.end(politely=False)
+        self.close()
+
+    # Workers
+
+    def start(self, slot: int) -> None:
+        self._waiting.append(slot)
+        self._arrivals.wake()
+
+    def send(self, slot: int, chunk_id: ChunkId, chunk: Chunk) -> None:
+        if slot not in self._idle:  # it has just gone, which the scheduler will hear of next
+            return
+        self._idle.remove(slot)
+        order = remote.order_of(slot, chunk_id, chunk, self._news)
+        address = self._free_worker()
+        argument: Any = order
+        if len(order.items) > _LARGE:
+            argument = self._client.scatter(order, workers=[address], hash=False)
+        future = self._client.submit(
+            work_on,
+            self.name,
+            argument,
+            key=key_of(self.name, slot, chunk_id),
+            workers=[address],
+            pure=False,
+        )
+        sent = self._out[slot] = _Sent(chunk_id, address, future, time.monotonic_ns())
+        bringing = self._bring(slot, sent)
+        asyncio.run_coroutine_threadsafe(bringing, self._client.loop.asyncio_loop)
+
+    def _free_worker(self) -> str:
+        """The address of a worker that has a thread to spare, the one with the most of them."""
+        taken = collections.Counter(sent.address for sent in self._out.values())
+        return min(
+            (taken[address] / threads, address)  # in one process they get in each other's way
+            for address, threads in self._threads.items()
+            if taken[address] < threads
+        )[1]
+
+    async def _bring(self, slot: int, sent: _Sent) -> None:
+        """In the client's thread, since it may wait in vain: what a worker had may go with it."""
+        reply: Reply | BaseException
+        try:
+            reply = await sent.future
+        except BaseException as error:
+            reply = error
+        self._arrivals.put(_Ended(slot, sent, reply))
+
+    def stop(self, slot: int) -> None:
+        """It can't be said."""
+
+    def kill(self, slot: int) -> None:
+        sent = self._out.pop(slot, None)
+        if sent is not None:
+            # Its thread can't be ended; but nobody waits for it any more.
+            sent.future.cancel(force=True)
+            self._arrivals.put(Died(slot, UNKNOWN, "by its engine"))
+
+    def sight(self, slot: int, chunk_id: ChunkId) -> Sighting:
+        return remote.sighting(self._out[slot].since)
+
+    def adapt(self, settings: Settings) -> Settings:
+        return remote.without_timeout(settings, _NO_TIMEOUT)
+
+    def dumps(self, value: object) -> bytes:
+        return remote.dumps(value)
+
+    # Events
+
+    def wake(self) -> None:
+        self._arrivals.wake()
+
+    def poll(self, timeout: float) -> list[CrewEvent]:
+        came: list[CrewEvent] = []
+        for arrival in self._arrivals.take(0.0 if self._waiting and self._has_room() else timeout):
+            if isinstance(arrival, _Ended):
+                came += self._outcome(arrival)
+            elif isinstance(arrival, _News):
+                came += self._somebody_came_or_went(arrival)
+            else:
+                came.append(arrival)
+        while self._waiting and self._has_room():
+            slot = self._waiting.pop(0)
+            self._idle.add(slot)
+            came.append(Ready(slot))
+        if not came:
+            self._see_whether_it_answers()
+        self._company.look(bool(self._threads))
+        return came
+
+    def _has_room(self) -> bool:
+        return len(self._idle) + len(self._out) < sum(self._threads.values())
+
+    def _outcome(self, ended: _Ended) -> list[CrewEvent]:
+        slot, sent, reply = ended.slot, ended.sent, ended.reply
+        if self._out.get(slot) is not sent:
+            return []
+        if isinstance(reply, Reply):
+            del self._out[slot]
+            self._idle.add(slot)
+            return remote.events_of(slot, sent.id, reply)
+        if sent.future.status == "error" and type(reply).__name__ != "KilledWorker":
+            raise reply
+        self._see_whether_it_answers()
+        return self._lose(sent.address)
+
+    def _somebody_came_or_went(self, news: _News) -> list[CrewEvent]:
+        if news.threads:
+            self._threads[news.worker] = news.threads
+            return []
+        return self._lose(news.worker)
+
+    def _lose(self, address: str) -> list[CrewEvent]:
+        """A worker is gone, with all that it was given."""
+        self._threads.pop(address, None)
+        if self._store is not None:
+            self._store.lose_all()
+        self._news.forget()
+        slots = [slot for slot, sent in self._out.items() if sent.address == address]
+        for slot in slots:
+            self._out.pop(slot).future.release()
+        how, in_company = f"with the dask worker {address}", len(slots) > 1
+        came: list[CrewEvent] = [Died(slot, UNKNOWN, how, in_company) for slot in slots]
+        while self._idle and len(self._idle) + len(self._out) > sum(self._threads.values()):
+            came.append(Died(self._idle.pop(), UNBEGUN, how))
+        return came
+
+    def _see_whether_it_answers(self) -> None:
+        """Raise if the scheduler is gone: nothing would ever come any more."""
+        if self._client.status != "running":
+            raise remote.lost(f"the dask scheduler at {self._where_it_is} is gone")

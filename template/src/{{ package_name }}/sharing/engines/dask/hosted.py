@@ -22,16 +22,17 @@ from distributed.utils import sync
 from ...errors import ServiceLost
 from ...machine import lifeline
 from ...machine.service import Hub, Recipe
+from ..chunks import ChunkId
 from ..driver import GRACE
-from ..remote import THREADS, WAITING, Reply, Site, Task, leave, work
+from ..remote import THREADS, WAITING, Order, Reply, Site, leave, work
 
 _ENDED = ("connecting", "closing", "closed", Status.closing, Status.closed)
 """What a client or a worker is while, or after, it has lost its scheduler."""
 
 
-def key_of(engine: str, seat: int, chunk: int) -> str:
+def key_of(engine: str, slot: int, chunk: ChunkId) -> str:
     """What a task is called."""
-    return f"{engine}/{seat}/{chunk}"
+    return f"{engine}/{slot}/{chunk}"
 
 
 def name_of(engine: str) -> str:
@@ -112,7 +113,7 @@ class _Office:
         self._all: list[ThreadPoolExecutor] = []
         self._idle: list[ThreadPoolExecutor] = []
 
-    def work(self, task: Task) -> Reply:
+    def work(self, order: Order) -> Reply:
         try:
             thread = self._idle.pop()
         except IndexError:
@@ -120,7 +121,7 @@ class _Office:
             self._all.append(thread)
         try:
             # By its context dask knows in any thread which worker this is.
-            reply: Reply = thread.submit(copy_context().run, work, self._site, task).result()
+            reply: Reply = thread.submit(copy_context().run, work, self._site, order).result()
             return reply
         finally:
             self._idle.append(thread)
@@ -136,9 +137,9 @@ class _Office:
 _offices: dict[str, _Office] = {}
 
 
-def work_on(engine: str, task: Task) -> Reply:
+def work_on(engine: str, order: Order) -> Reply:
     """The task that the cluster runs."""
-    return _offices[engine].work(task)
+    return _offices[engine].work(order)
 
 
 def dask_setup(worker: Any) -> None:

@@ -2,9 +2,9 @@
 
 How a chunk gets to a worker and back (`remote` has the rest of the way):
 
-    idle seat ─▶ loky's executor ─▶ one of its processes ─▶ future ─▶ _came
-                      │
-                      └── broken: one has died, loky ends all; which one it was, nobody says
+    Send ─▶ loky's executor ─▶ one of its processes ─▶ future ─▶ Arrivals
+                 │
+                 └── broken: one has died, loky ends all; which one it was, nobody says
 
 So all chunks that were on their way are suspects, and run one at a time: the one that ends the
 workers again is to blame. Arrays are where they are, in memory that loky's processes map too.
@@ -14,37 +14,49 @@ Services are threads of this process.
 from __future__ import annotations
 
 import os
-import queue
 import re
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Client
 from multiprocessing.managers import BaseManager
 from typing import Any, TypeVar
 
-from joblib.externals.loky.process_executor import ProcessPoolExecutor
-
-from ...errors import SharingError
-from ...machine import lifeline
-from ...machine.service import Hub, Recipe, RemoteService
-from ...patterns.base import Host
-from ..driver import death
-from ..engine import Engine, available_cores
-from ..remote import (
-    Gone,
-    OwnWords,
-    RemoteEngine,
-    RemoteHost,
-    Reply,
-    Seat,
-    Site,
-    Task,
-    leave,
-    work,
+from joblib.externals.loky.process_executor import (
+    BrokenProcessPool,
+    ProcessPoolExecutor,
+    ShutdownExecutorError,
 )
 
+from ...errors import SharingError
+from ...machine import lifeline, reasons
+from ...machine.service import Hub, Recipe, RemoteService
+from ...patterns.base import Pattern
+from .. import remote
+from ..chunks import UNBEGUN, UNKNOWN, Chunk, ChunkId
+from ..crew import CrewEvent, Died, Logged, Sighting
+from ..driver import Driver
+from ..engine import Engine, available_cores
+from ..events import Ready
+from ..remote import Arrivals, News, Order, OwnWords, RemoteHost, Reply, Site
+from ..runs import Settings
+
 S = TypeVar("S")
+
+_NO_TIMEOUT = (
+    "joblib can't end one task and leave the others alone: use the engine 'processes', or let "
+    "the job look at the time"
+)
+
+_ENDED = (BrokenProcessPool, ShutdownExecutorError)
+"""What loky raises when its processes have ended."""
+
+_PAUSE = 0.1
+"""Seconds to wait when somebody who came could not be let in: there are too many open files."""
 
 
 def open_engine(
@@ -62,7 +74,8 @@ def open_engine(
             "the engine 'joblib' finds shared memory through /proc, which only Linux has: "
             "use the engine 'processes'"
         )
-    return JoblibEngine(state, workers or available_cores())
+    count = workers or available_cores()
+    return Driver(state, count, JoblibCrew(state, count), remote.SIZES)
 
 
 class _Served:
@@ -73,6 +86,8 @@ class _Served:
         self._address = f"\0services-{os.urandom(8).hex()}"
         self._key = os.urandom(32)
         self._server: Any = None
+        self._thread: threading.Thread | None = None
+        self._stopped = threading.Event()
         self.hub = Hub([])
 
     def add(self, recipe: Recipe) -> _Service:
@@ -90,18 +105,43 @@ class _Served:
             pass
 
         Serving.register("hub", callable=lambda: hub, exposed=("answer",))
-        server: Any = Serving(address=f"{self._address}-0", authkey=self._key).get_server()
-        # `serve_forever` would end the process with itself: this is the part of it that serves.
-        server.stop_event = threading.Event()
-        threading.Thread(target=server.accepter, name="services", daemon=True).start()
-        self._server = server
+        self._server = Serving(address=self._server_address, authkey=self._key).get_server()
+        self._thread = threading.Thread(target=self._accept, name="services", daemon=True)
+        self._thread.start()
+
+    @property
+    def _server_address(self) -> str:
+        return f"{self._address}-0"
+
+    def _accept(self) -> None:
+        """What `serve_forever` does, which would end the process with itself, and can't end."""
+        server = self._server
+        server.stop_event = self._stopped
+        while True:
+            try:
+                connection = server.listener.accept()
+            except OSError:
+                if self._stopped.wait(_PAUSE):
+                    break
+                continue
+            if self._stopped.is_set():
+                connection.close()
+                break
+            handler = threading.Thread(
+                target=server.handle_request, args=(connection,), name="service", daemon=True
+            )
+            handler.start()
+        server.listener.close()
 
     def stop(self) -> None:
         """Listen no more."""
-        server, self._server = self._server, None
-        if server is not None:
-            server.stop_event.set()
-            server.listener.close()
+        if self._thread is None:
+            return
+        self._stopped.set()
+        with suppress(OSError):  # it waits for somebody to come
+            Client(self._server_address).close()
+        self._thread.join()
+        self._thread = self._server = None
 
 
 class _Service:
@@ -137,7 +177,7 @@ def _settle_in(site: Site) -> None:
     _site = site
     lifeline.ignore_stop_signals()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    multiprocessing.util.Finalize(None, leave, (site.engine,), exitpriority=10)
+    multiprocessing.util.Finalize(None, remote.leave, (site.engine,), exitpriority=10)
 
 
 def _end_with(parent: int) -> None:
@@ -146,86 +186,151 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(task: Task) -> Reply:
+def _work(order: Order) -> Reply:
     assert _site is not None
-    return work(_site, task)
+    return remote.work(_site, order)
 
 
-class JoblibEngine(RemoteEngine[S]):
-    """See `Engine`."""
+@dataclass(eq=False)
+class _Sent:
+    """A chunk that is on its way."""
 
-    _no_timeout = (
-        "joblib can't end one task and leave the others alone: use the engine 'processes', or let "
-        "the job look at the time"
-    )
+    id: ChunkId
+    since: int
 
-    def __init__(self, state: S, workers: int) -> None:
-        super().__init__(state, workers)
-        self._executor: Any = None
+
+@dataclass(frozen=True)
+class _Ended:
+    """What was sent has come to its end."""
+
+    slot: int
+    sent: _Sent
+    executor: ProcessPoolExecutor
+    future: Future[Reply]
+
+
+class JoblibCrew:
+    """See `Crew`."""
+
+    def __init__(self, state: Any, workers: int) -> None:
+        self.workers = self.eager = workers
+        self._state = state
         self._served = _Served()
-        self._came: queue.SimpleQueue[tuple[Seat, int, Future[Reply]]] = queue.SimpleQueue()
+        self._news = News([])
+        self._site: Site | None = None
+        self._executor: ProcessPoolExecutor | None = None
+        self._out: dict[int, _Sent] = {}
+        self._arrivals: Arrivals[Ready | Died | _Ended] = Arrivals()
+        self._pid = os.getpid()
 
-    def _connect(self) -> Host:
-        return RemoteHost(self._workers, self._served.add)
+    # Opening and closing
 
-    def _serve(self) -> None:
-        self._served.start()
+    def open(self, patterns: list[Pattern]) -> None:
+        host = RemoteHost(self.workers, self._served.add)
+        remote.open_patterns(patterns, host, self._served.start)
+        self._news = News(patterns)
+        self._site = remote.site_of(remote.name_of_engine(), self._state, patterns)
+        self._executor = self._new_executor()
 
-    def _open_seats(self, site: Site) -> None:
-        self._site = site
-        self._start_executor()
-
-    def _start_executor(self) -> None:
-        limits = lifeline.limits_of(max(1, available_cores() // self._workers))
-        self._executor = ProcessPoolExecutor(
-            self._workers, initializer=_settle_in, initargs=(self._site,), env=limits
+    def _new_executor(self) -> ProcessPoolExecutor:
+        limits = lifeline.limits_of(max(1, available_cores() // self.workers))
+        return ProcessPoolExecutor(
+            self.workers, initializer=_settle_in, initargs=(self._site,), env=limits
         )
 
-    def _send(self, seat: Seat, task: Task) -> None:
-        future = self._executor.submit(_work, task)
-        future.add_done_callback(lambda done: self._came.put((seat, task.chunk, done)))
+    def end(self, *, politely: bool) -> Iterable[CrewEvent]:
+        if self._executor is None or os.getpid() != self._pid:
+            return []
+        executor, self._executor = self._executor, None
+        executor.shutdown(wait=True, kill_workers=not politely or bool(self._out))
+        came: list[CrewEvent] = []
+        with suppress(SharingError):
+            came += (one for one in self._take(0.0) if isinstance(one, Logged))
+        return [*came, *(Died(slot, UNKNOWN, "by its engine") for slot in self._out)]
 
-    def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
-        came: list[tuple[Seat, Reply | Gone]] = []
-        wait = timeout > 0
-        while True:
-            try:
-                seat, number, future = self._came.get(wait, timeout or None)
-            except queue.Empty:
-                return came
-            wait = False
-            if seat.chunk is not None and seat.task == number:
-                came.append((seat, self._outcome(future)))
-
-    def _outcome(self, future: Future[Reply]) -> Reply | Gone:
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if self._executor is not None and not self._closing:
-            self._executor.shutdown(wait=True)  # the innocent are ended by now, too
-            self._start_executor()
-        return Gone(_how(str(error)), in_company=self._workers > 1)
-
-    def _idle(self) -> Seat | None:
-        busy = [seat.chunk for seat in self._seats.values() if seat.chunk is not None]
-        if busy and (self._suspects_wait or any(chunk.suspect for chunk in busy)):
-            return None
-        return super()._idle()
-
-    def _end_workers(self, *, politely: bool) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=True, kill_workers=not politely or self._is_busy())
-            self._executor = None
-
-    def _close_host(self) -> None:
+    def close(self) -> None:
         self._served.stop()
+        # What is shared is not to hang on what refers to itself, as this does.
+        self._state, self._site, self._news = None, None, News([])
 
-    def _forsaken(self) -> None:
-        self._end_workers(politely=False)
-        self._close_host()
+    def forsake(self) -> None:
+        self.end(politely=False)
+        self.close()
+
+    # Workers
+
+    def start(self, slot: int) -> None:
+        self._arrivals.put(Ready(slot))  # loky starts its processes when there is work
+
+    def send(self, slot: int, chunk_id: ChunkId, chunk: Chunk) -> None:
+        order = remote.order_of(slot, chunk_id, chunk, self._news)
+        executor = self._executor
+        assert executor is not None
+        try:
+            future = executor.submit(_work, order)
+        except _ENDED as error:
+            self._renew(executor)
+            self._arrivals.put(Died(slot, UNBEGUN, _how(str(error))))
+            return
+        sent = self._out[slot] = _Sent(chunk_id, time.monotonic_ns())
+        future.add_done_callback(
+            lambda done: self._arrivals.put(_Ended(slot, sent, executor, done))
+        )
+
+    def stop(self, slot: int) -> None:
+        """It can't be said."""
+
+    def kill(self, slot: int) -> None:
+        executor = self._executor
+        if executor is not None and slot in self._out:
+            # None can be ended alone. What others had is found to have ended with them.
+            executor.shutdown(wait=True, kill_workers=True)
+
+    def sight(self, slot: int, chunk_id: ChunkId) -> Sighting:
+        return remote.sighting(self._out[slot].since)
+
+    def adapt(self, settings: Settings) -> Settings:
+        return remote.without_timeout(settings, _NO_TIMEOUT)
+
+    def dumps(self, value: object) -> bytes:
+        return remote.dumps(value)
+
+    # Events
+
+    def wake(self) -> None:
+        self._arrivals.wake()
+
+    def poll(self, timeout: float) -> list[CrewEvent]:
+        return self._take(timeout)
+
+    def _take(self, timeout: float) -> list[CrewEvent]:
+        came: list[CrewEvent] = []
+        for arrival in self._arrivals.take(timeout):
+            if isinstance(arrival, _Ended):
+                came += self._outcome(arrival)
+            else:
+                came.append(arrival)
+        return came
+
+    def _outcome(self, ended: _Ended) -> list[CrewEvent]:
+        slot, sent = ended.slot, ended.sent
+        del self._out[slot]
+        error = ended.future.exception()
+        if error is None:
+            return remote.events_of(slot, sent.id, ended.future.result())
+        if isinstance(error, _ENDED):
+            self._renew(ended.executor)
+        return [Died(slot, UNKNOWN, _how(str(error)), in_company=self.workers > 1)]
+
+    def _renew(self, broken: ProcessPoolExecutor) -> None:
+        """Have another one in the place of what is broken, if nobody has done so yet."""
+        is_new = broken is self._executor
+        if is_new:
+            broken.shutdown(wait=True)  # the innocent are ended by now, too
+            self._executor = self._new_executor()
 
 
 def _how(text: str) -> str:
     """How workers ended, from what loky says of all of them."""
     codes = {int(code) for code in re.findall(r"\w+\((-?\d+)\)", text)}
-    return death(codes.pop()) if len(codes) == 1 else "in one of several ways"
+    return reasons.death(codes.pop()) if len(codes) == 1 else "in one of several ways"

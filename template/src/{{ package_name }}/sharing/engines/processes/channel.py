@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import multiprocessing
 import os
 import pickle
 import struct
 import threading
 from multiprocessing.connection import Connection
 from typing import Any
+
+from ...machine import lifeline
+from .messages import Message, from_wire, to_wire
 
 _LENGTHS = struct.Struct("<QI")
 _PIPE = 1 << 20
@@ -30,15 +34,34 @@ which takes ten times as long as a small frame."""
 Ends = tuple["Connection[Any, Any]", "Connection[Any, Any]"]
 """What one side reads from, and what it writes to."""
 
-Frame = tuple[Any, memoryview]
-"""The head, loaded, and the body, which is not."""
+Frame = tuple[Message, memoryview]
+"""What is said, and the body, which is not unpickled."""
 
 
-def pack(head: object, body: bytes = b"") -> list[bytes]:
+def two_pipes() -> tuple[Ends, Ends]:
+    """The ends of the parent and those of a worker."""
+    from_worker, to_parent = multiprocessing.Pipe(duplex=False)
+    try:
+        from_parent, to_worker = multiprocessing.Pipe(duplex=False)
+    except OSError:
+        from_worker.close()
+        to_parent.close()
+        raise
+    return (from_worker, to_worker), (from_parent, to_parent)
+
+
+def pack(message: Message, body: bytes = b"") -> list[bytes]:
     """The parts of a frame."""
-    packed = pickle.dumps(head, protocol=5)
+    packed = pickle.dumps(to_wire(message), protocol=5)
     lengths = _LENGTHS.pack(len(packed) + len(body), len(packed))
     return [lengths + packed, body] if len(body) > _READ else [lengths + packed + body]
+
+
+def _write(end: int, data: bytes | memoryview) -> int:
+    if lifeline.ignores_broken_pipes():
+        return os.write(end, data)
+    with lifeline.broken_pipes_are_errors():
+        return os.write(end, data)
 
 
 class Channel:
@@ -86,6 +109,14 @@ class Channel:
 
     def post(self, parts: list[bytes]) -> None:
         """Parent: send a frame, as far as it goes now; `flush` sends the rest."""
+        if not self._outgoing and len(parts) == 1:
+            try:
+                sent = _write(self.writer, parts[0])
+            except OSError:  # `flush` sees what is the matter
+                sent = 0
+            if sent == len(parts[0]):
+                return
+            parts = [parts[0][sent:]]
         self._outgoing += map(memoryview, parts)
         self.flush()
 
@@ -94,7 +125,7 @@ class Channel:
         try:
             while self._outgoing:
                 part = self._outgoing[0]
-                sent = os.write(self.writer, part)
+                sent = _write(self.writer, part)
                 if sent < len(part):
                     self._outgoing[0] = part[sent:]
                 else:
@@ -123,7 +154,7 @@ class Channel:
                 self.ended = True
                 break
             self._incoming += data
-            while (frame := self._next_frame()) is not None:
+            while self._incoming and (frame := self._next_frame()) is not None:
                 frames.append(frame)
             if len(data) < _READ and not self._incoming:
                 break
@@ -139,4 +170,4 @@ class Channel:
             return None
         whole = memoryview(bytes(memoryview(incoming)[_LENGTHS.size : end]))
         del incoming[:end]
-        return pickle.loads(whole[:head]), whole[head:]
+        return from_wire(*pickle.loads(whole[:head])), whole[head:]

@@ -1,13 +1,13 @@
-"""The parent's side of the engine of one machine.
+"""The engine of one machine: its workers are processes, each with a pipe of its own.
 
 How a chunk gets to a worker and back (`driver` has the rest of the way):
 
-    Run ─ chunk ─▶ idle worker ─ pipe ─▶ job(item, state) … ─ pipe ─▶ results, deltas
-     ▲                  │
-     └── again ◀── sentinel: it is dead; its words say which item was running
+    Send ─▶ pipe ─▶ job(item, state) … ─▶ pipe ─▶ Answered
+             │
+             └── the process ends: its words say which item was running ─▶ Died
 
-Each worker has a pipe of its own and one chunk at a time, so the parent knows what died with
-it, and no queue has a lock that could be left held.
+Each worker has one chunk at a time, so the parent knows what died with it, and no queue has a lock
+that could be left held.
 """
 
 from __future__ import annotations
@@ -17,25 +17,46 @@ import os
 import pickle
 import selectors
 import time
+from collections import deque
+from collections.abc import Iterable
 from contextlib import suppress
-from multiprocessing.process import BaseProcess
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ...errors import ItemTimeout, ServiceLost, SharingError, StartFailed
-from ...machine import lifeline
-from ...machine.memory import Parcel, Words
+from ...errors import ServiceLost, SharingError, StartFailed
+from ...machine import lifeline, reasons
+from ...machine.children import Child, Launcher
+from ...machine.memory import Words
+from ...machine.parcel import Parcel, Unfit
 from ...machine.primitives import EVERY_SECTION
-from ..desk import CHUNK, ITEM, LINE, SINCE, STOP, Failure
-from ..driver import GRACE, TICK, Driver, death, levels_of_loggers, log_here, unfit_field
+from ...patterns.base import Pattern
+from ..chunks import NO_CHUNK, UNBEGUN, Chunk, ChunkId, Place
+from ..crew import CrewEvent, Died, Logged, Sighting
+from ..desk import CHUNK, LINE, SINCE, STOP, place_in
+from ..driver import GRACE, Driver
 from ..engine import Engine, available_cores
-from ..runs import Chunk, Run
+from ..events import Answered, GaveBack, Ready, Unreadable
+from ..failure import Failure
+from ..runs import Settings, Sizes
+from ..setup import levels_of_loggers, unfit_field
+from ..threads import Errands
 from . import worker
-from .channel import Channel, Frame, pack
+from .channel import Channel, Frame, pack, two_pipes
 from .host import ProcessHost
+from .messages import Done, End, Failed, Gave, Order, Record, Unread, Up
 
 S = TypeVar("S")
 
 START_METHODS = ("spawn", "forkserver", "fork")
+
+SIZES = Sizes(items=1 << 14, seconds=0.02, least=0.05, growth=4)
+
+LOOK = 0.2
+"""Seconds between two looks at whether workers live: a process that one of them has forked may
+hold all that would tell."""
+
+MUTE = 1.0
+"""Seconds that a worker has to end by itself when its pipe is closed, so that it can't answer."""
 
 
 def open_engine(
@@ -53,354 +74,332 @@ def open_engine(
         raise SharingError(
             f"unknown start method {start_method!r}: choose one of {', '.join(allowed)}"
         )
-    return ProcessEngine(state, workers or available_cores(), method)
+    count = workers or available_cores()
+    return Driver(state, count, ProcessCrew(state, count, method), SIZES)
 
 
+@dataclass(eq=False)
 class _Worker:
-    """A worker process, as the parent knows it."""
+    """A worker process, as the parent knows it.
 
-    def __init__(self, slot: int, process: BaseProcess, channel: Channel, line: memoryview) -> None:
-        self.slot = slot
-        self.process = process
-        self.channel = channel
-        self.line = line
-        self.ready = False
-        self.number = 0
-        self.job = 0  # the map whose job it has
-        self.chunk: Chunk | None = None
-        self.stuck: tuple[int, int] | None = None
-        self.writes = False
+    Attributes:
+        slot: its slot.
+        child: the process.
+        channel: to it.
+        line: its words.
+        is_ready: whether it has said so.
+        chunk: the number of the chunk that was sent to it last.
+        run: the number of the map whose job it has.
+        writes: whether something waits to be sent.
+        mute_since: when its pipe was found closed, if it was.
+    """
 
-    def running_item(self) -> int:
-        """The place of the item that runs, or ~n where n have ended; all of this chunk."""
-        if self.line[CHUNK] != self.number:
-            return ~0
-        item: int = self.line[ITEM]
-        return item
+    slot: int
+    child: Child
+    channel: Channel
+    line: memoryview
+    is_ready: bool = False
+    chunk: ChunkId = NO_CHUNK
+    run: int = 0
+    writes: bool = False
+    mute_since: float | None = None
+
+    def place(self) -> Place:
+        """Where it is in that chunk."""
+        return place_in(self.line, self.chunk)
 
 
-class ProcessEngine(Driver[S]):
-    """See `Engine`."""
+class ProcessCrew:
+    """See `Crew`."""
 
-    def __init__(self, state: S, workers: int, start_method: str) -> None:
-        super().__init__(state, workers)
-        self._context: Any = multiprocessing.get_context(start_method)
+    def __init__(self, state: Any, workers: int, method: str) -> None:
+        self.workers = workers
+        self.eager = min(workers, available_cores())
+        self._state = state
+        self._method = method
+        self._patterns: list[Pattern] = []
+        self._launcher: Launcher | None = None
         self._host: ProcessHost | None = None
+        self._parcel: Parcel[worker.Setup] | None = None
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = os.pipe()
+        for end in (self._woken, self._waker):
+            os.set_blocking(end, False)
+        self._selector.register(self._woken, selectors.EVENT_READ, None)
+        self._pid = os.getpid()
+        self._words: Words | None = None
         self._team: dict[int, _Worker] = {}
+        self._starting = Errands("start", self._start_failed)
+        self._started: deque[_Worker | BaseException] = deque()
         self._failed_starts = 0
+        self._looked = 0.0
 
     # Opening and closing
 
-    def _start(self) -> None:
-        self._host = ProcessHost(self._context, self._workers + 1)
-        self._selector = selectors.DefaultSelector()
-        for pattern in self._patterns:
-            pattern.open(self._host)
-            pattern._is_open = True
+    def open(self, patterns: list[Pattern]) -> None:
+        self._patterns = patterns
+        self._launcher = Launcher(self._method)
+        self._host = ProcessHost(self._launcher, self.workers + 1)
+        for pattern in patterns:
+            pattern.move_to(self._host)
         self._host.services.start()
         self._watch_services()
-        for pattern in self._patterns:
+        for pattern in patterns:
             pattern.opened()
-        self._words = Words((self._workers + 1) * LINE)
-        for slot in range(1, self._workers + 1):
-            with self._critical:  # one that has started must be known, to be ended
-                self._start_worker(slot)
-        while not all(member.ready for member in self._team.values()):
-            self._pump(TICK)
-            self._raise_a_lost_interrupt()
+        self._words = Words((self.workers + 1) * LINE)
+        setup = worker.Setup(self._state, self._words)
+        # Under fork, those that start later come from a process that is forked here, before this
+        # one has threads of the engine's.
+        self._parcel = self._launcher.prepare(setup)
 
-    def _end_workers(self, *, politely: bool) -> None:
-        polite = [m for m in self._team.values() if politely and m.ready and m.chunk is None]
+    def end(self, *, politely: bool) -> Iterable[CrewEvent]:
+        if os.getpid() != self._pid:
+            return []
+        self._starting.close(GRACE)
+        came: list[CrewEvent] = []
+        with suppress(SharingError, OSError):  # the engine ends without it
+            self._take_started()
+        polite = [one for one in self._team.values() if politely and one.is_ready]
+        polite = [one for one in polite if one.chunk == NO_CHUNK]
         for member in polite:
-            member.channel.post(pack(None))
-        end = time.monotonic() + GRACE
+            member.channel.post(pack(End()))
+        until = time.monotonic() + GRACE
         for member in polite:
-            while member.process.exitcode is None and time.monotonic() < end:
-                member.process.join(0.02)
-                self._hear_logs(member)  # one that nobody reads could not end
-            self._hear_logs(member)
-        at_work = [m for m in self._team.values() if m.chunk is not None]
-        self._kill_all()
-        for member in at_work:
-            self._repair(member)
+            while not member.child.join(0.02) and time.monotonic() < until:
+                came += self._last_words(member)  # one that nobody reads could not end
+            came += self._last_words(member)
+        for member in self._team.values():
+            member.child.kill()
+        for member in self._team.values():
+            member.child.join()
+            if member.chunk != NO_CHUNK:
+                came.append(Died(member.slot, member.place(), "by its engine"))
+            member.channel.close()
+            member.child.close()
+        self._team.clear()
+        return came
 
-    def _close_host(self) -> None:
+    def _last_words(self, member: _Worker) -> list[CrewEvent]:
+        frames = member.channel.drain()
+        return [Logged(body) for message, body in frames if isinstance(message, Record)]
+
+    def close(self) -> None:
+        for end in (self._woken, self._waker):
+            if end >= 0:
+                os.close(end)
+        self._woken = self._waker = -1
+        self._selector.close()
         if self._host is not None:
             self._host.close()
-            self._selector.close()
             self._host = None
+        if self._launcher is not None:
+            self._launcher.close()
+            self._launcher = None
+        # What is shared is not to hang on what refers to itself, as this does.
+        self._state, self._patterns, self._parcel, self._words = None, [], None, None
 
-    def _forsaken(self) -> None:
-        self._kill_all()  # or the interpreter would wait for them
-        self._close_host()
-
-    def _hear_logs(self, member: _Worker) -> None:
-        for frame in member.channel.drain():
-            self._log(frame)
-
-    def _kill_all(self) -> None:
-        if os.getpid() != self._pid:  # a forked child, which has none
-            return
-        for member in self._team.values():
-            member.process.kill()
-        for member in self._team.values():
-            member.process.join()
-            member.channel.close()
-            member.process.close()
-        self._team.clear()
+    def forsake(self) -> None:
+        self.end(politely=False)  # or the interpreter would wait for them
+        self.close()
 
     # Workers
 
-    def _start_worker(self, slot: int) -> None:
-        from_worker, to_parent = self._context.Pipe(duplex=False)
-        from_parent, to_worker = self._context.Pipe(duplex=False)
-        ours, theirs = (from_worker, to_worker), (from_parent, to_parent)
+    def start(self, slot: int) -> None:
+        # Pickling the state is the user's code, and a start takes its time.
+        self._starting.put(lambda: self._launch(slot))
+
+    def _launch(self, slot: int) -> None:
+        assert self._launcher is not None
+        assert self._words is not None
+        name = f"worker-{slot}"
+        with self._launcher.told(name):
+            ours, theirs = two_pipes()
         line = worker.line_of(self._words, slot)
         line[CHUNK] = line[STOP] = 0
-        setup = worker.Setup(slot, self._state, self._words, theirs, levels_of_loggers())
-        parcel = Parcel(setup)
-        process = self._context.Process(target=worker.main, args=(parcel,), name=f"worker-{slot}")
+        threads = max(1, available_cores() // self.workers)
         try:
-            with lifeline.thread_limits(max(1, available_cores() // self._workers)):
-                lifeline.start(process)
-        except OSError:
-            raise
-        except Exception as error:  # any: a class may raise what it likes when it is pickled
+            arguments = self._parcel, slot, theirs, levels_of_loggers()
+            child = self._launcher.start(worker.main, arguments, name, threads=threads)
+        except BaseException as error:
             for end in ours:
                 end.close()
-            raise unfit_field(self._state, self._patterns, error) from None
+            if isinstance(error, Unfit):
+                raise unfit_field(self._state, self._patterns, error.error, pickle.dumps) from None
+            raise
         finally:
-            parcel.close()
             for end in theirs:
                 end.close()
-        channel = Channel(ours, blocking=False)
-        member = self._team[slot] = _Worker(slot, process, channel, line)
-        self._selector.register(channel.reader, selectors.EVENT_READ, member)
-        self._selector.register(process.sentinel, selectors.EVENT_READ, member)
+        self._started.append(_Worker(slot, child, Channel(ours, blocking=False), line))
+        self.wake()
 
-    def _watch_services(self) -> None:
-        assert self._host is not None
-        process = self._host.services.process
-        if process is not None:
-            self._selector.register(process.sentinel, selectors.EVENT_READ, None)
+    def _start_failed(self, error: BaseException) -> None:
+        self._started.append(error)
+        self.wake()
 
-    def _restart_services(self) -> None:
-        assert self._host is not None
-        services = self._host.services
-        if services.process is None or services.process.exitcode is None:
+    def _take_started(self) -> None:
+        while self._started:
+            member = self._started.popleft()
+            if isinstance(member, BaseException):
+                raise member
+            self._team[member.slot] = member
+            self._selector.register(member.channel.reader, selectors.EVENT_READ, member)
+            self._selector.register(member.child, selectors.EVENT_READ, member)
+
+    def send(self, slot: int, chunk_id: ChunkId, chunk: Chunk) -> None:
+        member, run = self._team.get(slot), chunk.run
+        if member is None:  # it has just died, which the scheduler will hear of next
             return
-        self._selector.unregister(services.process.sentinel)
-        services.stop()
-        if not self._closing:
-            with suppress(ServiceLost):  # what they offer is done without
-                services.start()
-                self._watch_services()
-
-    # Events
-
-    def _pump(self, timeout: float) -> None:
-        """Wait for something to happen, that long at most, and deal with it."""
-        deadline = self._next_deadline()
-        if deadline is not None:
-            timeout = max(0.0, min(timeout, deadline - time.monotonic()))
-        events = self._selector.select(timeout)
-        with self._critical:
-            try:
-                self._deal_with(events)
-                if deadline is not None or (timeout and not events):
-                    self._look_after_all()
-            except BaseException:
-                self._dead = True  # nothing here can be relied on: don't listen again
-                raise
-
-    def _deal_with(self, events: list[tuple[selectors.SelectorKey, int]]) -> None:
-        for key, _ in events:
-            member: _Worker | None = key.data
-            if member is None:
-                self._restart_services()
-            elif self._team.get(member.slot) is not member:
-                continue  # its other event has buried it
-            elif key.fileobj == member.channel.reader:
-                self._hear(member)
-            elif key.fileobj == member.channel.writer:
-                self._send(member, [])
-            else:
-                self._bury(member)
-
-    def _look_after_all(self) -> None:
-        """End what is stuck; notice deaths that no event told of."""
-        now = time.monotonic_ns()
-        for member in list(self._team.values()):
-            if member.process.exitcode is not None:
-                self._bury(member)
-            elif (chunk := member.chunk) is not None and chunk.run.timeout is not None:
-                item, since = member.running_item(), member.line[SINCE]
-                late = item >= 0 and now - since > chunk.run.timeout * 1e9
-                if late and member.running_item() == item:  # so `since` was of this one
-                    member.stuck = member.number, item
-                    member.process.kill()
-        self._restart_services()
-
-    def _next_deadline(self) -> float | None:
-        """When the next item will have run for too long."""
-        deadlines = []
-        for member in self._team.values():
-            if (chunk := member.chunk) is not None and chunk.run.timeout is not None:
-                item = member.running_item()
-                since = member.line[SINCE] / 1e9 if item >= 0 else time.monotonic()
-                deadlines.append(since + chunk.run.timeout + 0.001)
-        return min(deadlines, default=None)
-
-    def _hear(self, member: _Worker) -> None:
-        for frame in member.channel.drain():
-            self._receive(member, frame)
-        if member.channel.ended and self._team.get(member.slot) is member:
-            # The other end is closed: dead, or as good as dead, since it can't answer.
-            member.process.kill()
-            self._bury(member)
-
-    def _receive(self, member: _Worker, frame: Frame) -> None:
-        (kind, *head), body = frame
-        if kind == "done":
-            self._take_answer(member, body, *head)
-        elif kind == "gave":
-            self._take_back(member, *head)
-        elif kind == "unreadable":
-            number, failure = head
-            chunk = self._released(member, number)
-            member.job = 0  # it may not have come as far as that
-            self._take_unreadable(chunk, failure)
-        elif kind == "ready":
-            member.ready = True
-            self._failed_starts = 0
-        elif kind == "failed":
-            error_type, text, trace = head[0]
-            raise StartFailed(
-                f"worker {member.slot} failed while it started: {error_type}: {text}", trace
-            )
-        else:
-            self._log(frame)
-
-    def _log(self, frame: Frame) -> None:
-        (kind, *_), body = frame
-        if kind == "log":
-            log_here(body)
-
-    def _take_answer(
-        self,
-        member: _Worker,
-        body: memoryview,
-        number: int,
-        ended: int,
-        elapsed: float,
-        deltas: dict[int, Any],
-        refused: Failure | None,
-    ) -> None:
-        chunk = self._released(member, number)
-        self._take_results(chunk, member.slot, number, body, ended, elapsed, deltas, refused)
-
-    def _take_back(self, member: _Worker, number: int, kept: int) -> None:
-        """What a worker that is at a long item has not begun: others can have it now."""
-        chunk = member.chunk
-        if chunk is not None and member.number == number:  # else its answer was faster
-            chunk.run.put_back(chunk.cut(kept))
-
-    def _released(self, member: _Worker, number: int) -> Chunk:
-        chunk = member.chunk
-        if chunk is None or member.number != number:
-            raise SharingError(f"worker {member.slot} answered what it was not asked")
-        member.chunk = None
-        chunk.run.running -= 1
-        return chunk
-
-    # Deaths
-
-    def _bury(self, member: _Worker) -> None:
-        """A worker is gone: repair what it shared, and see to its chunk; start another."""
-        member.process.join()
-        while frames := member.channel.drain():
-            for frame in frames:
-                self._receive(member, frame)
-        del self._team[member.slot]
-        self._selector.unregister(member.channel.reader)
-        if member.writes:
-            self._selector.unregister(member.channel.writer)
-        self._selector.unregister(member.process.sentinel)
-        exitcode = member.process.exitcode
-        # Ends one that lives on, as after the death of a forkserver: from here it does no more.
-        member.process.close()
-        item = member.running_item() if member.chunk is not None else ~0
-        left = self._repair(member)
-        chunk, member.chunk = member.chunk, None
-        member.channel.close()
-        if chunk is not None:
-            chunk.run.running -= 1
-            began = member.line[CHUNK] == member.number
-            suspect = self._sort_out(chunk, item, began, left)
-            if suspect is not None:
-                self._blame(suspect, member, item, exitcode)
-        if not member.ready:
-            self._failed_starts += 1
-            if not lifeline.worth_another_start(exitcode, self._failed_starts):
-                raise StartFailed(
-                    f"worker {member.slot} ended while it started, {death(exitcode)}: "
-                    "does the main module open the engine under if __name__ == '__main__'?"
-                )
-        if not self._closing or any(run.waiting for run in self._runs):
-            self._start_worker(member.slot)
-
-    def _repair(self, member: _Worker) -> list[int]:
-        """Have each pattern undo what a dead worker had not ended, and say what it had done."""
-        number, item = (member.number, member.running_item()) if member.chunk else (0, ~0)
-        return self._worker_died(member.slot, number, max(item, -1))
-
-    def _blame(self, suspect: Chunk, member: _Worker, item: int, exitcode: int | None) -> None:
-        """The item that was running when its worker died: see what becomes of it."""
-        run = suspect.run
-        if member.stuck is None or item < 0:
-            self._try_again(suspect, death(exitcode))
-        elif member.stuck == (member.number, item):
-            reason = f"it ran for more than {run.timeout:g} s, and its worker was ended"
-            self._fail(suspect, ItemTimeout(run.name, suspect.items[0], "ItemTimeout", reason))
-        else:  # it had just begun, when the one before it was taken for stuck
-            run.put_back(suspect)
-
-    # Handing out
-
-    def _idle(self) -> _Worker | None:
-        for member in self._team.values():
-            if member.ready and member.chunk is None:
-                return member
-        return None
-
-    def _is_busy(self) -> bool:
-        return any(member.chunk for member in self._team.values())
-
-    def _dumps(self, items: list[Any]) -> bytes:
-        return pickle.dumps(items, protocol=5)
-
-    def _hand_over(self, worker: _Worker, chunk: Chunk, number: int, packed: bytes) -> None:
-        run = chunk.run
-        job = None if worker.job == run.number else run.job
-        worker.job = run.number
+        job = None if member.run == run.number else run.job
         left = chunk.left
         if chunk.ended:
             left = dict.fromkeys(range(len(self._patterns)), EVERY_SECTION)
-        worker.chunk, worker.number, worker.stuck = chunk, number, None
-        worker.line[STOP] = 0
-        timed = run.timeout is not None
-        self._send(worker, pack((number, run.number, job, chunk.first, timed, left), packed))
+        member.run, member.chunk = run.number, chunk_id
+        member.line[STOP] = 0
+        body, _, apart = chunk.packed
+        timed = run.settings.timeout is not None
+        where = chunk.start, chunk.stop, apart, run.careful
+        order = Order(chunk_id, run.number, chunk.first, timed, left, *where, job)
+        self._post(member, pack(order, body))
 
-    def _stop(self, run: Run[Any]) -> None:
-        for member in self._team.values():
-            if member.chunk is not None and member.chunk.run is run and not member.chunk.ended:
-                member.line[STOP] = 1
-
-    def _send(self, member: _Worker, parts: list[bytes]) -> None:
-        member.channel.post(parts)
-        if member.channel.is_sending != member.writes:
-            member.writes = member.channel.is_sending
+    def _post(self, member: _Worker, parts: list[bytes]) -> None:
+        channel = member.channel
+        channel.post(parts)
+        if channel.is_sending != member.writes:
+            member.writes = channel.is_sending
             if member.writes:
                 self._selector.register(member.channel.writer, selectors.EVENT_WRITE, member)
             else:
                 self._selector.unregister(member.channel.writer)
+
+    def stop(self, slot: int) -> None:
+        if (member := self._team.get(slot)) is not None:
+            member.line[STOP] = 1
+
+    def kill(self, slot: int) -> None:
+        if (member := self._team.get(slot)) is not None:
+            member.child.kill()
+
+    def sight(self, slot: int, chunk_id: ChunkId) -> Sighting:
+        member = self._team.get(slot)
+        if member is None:
+            return Sighting(UNBEGUN, 0)
+        line = member.line
+        return Sighting(place_in(line, chunk_id), line[SINCE])
+
+    def adapt(self, settings: Settings) -> Settings:
+        return settings
+
+    def dumps(self, value: object) -> bytes:
+        return pickle.dumps(value, protocol=5)
+
+    # Events
+
+    def wake(self) -> None:
+        with suppress(OSError):  # it is full, or closed
+            os.write(self._waker, b"!")
+
+    def poll(self, timeout: float) -> list[CrewEvent]:
+        came: list[CrewEvent] = []
+        for key, _ in self._selector.select(min(timeout, LOOK)):
+            member: _Worker | None = key.data
+            if member is None:
+                if key.fd == self._woken:
+                    os.read(self._woken, 1 << 12)
+            elif self._team.get(member.slot) is not member:
+                pass  # its other event has buried it
+            elif key.fd == member.channel.reader:
+                self._hear(member, came)
+            elif key.fd == member.channel.writer:
+                self._post(member, [])
+            else:
+                self._bury(member, came)
+        if self._started:
+            self._take_started()
+        now = time.monotonic()
+        if now - self._looked > LOOK:
+            self._looked = now
+            for member in list(self._team.values()):
+                if member.child.exitcode() is not None:
+                    self._bury(member, came)
+                elif member.mute_since is not None and now - member.mute_since > MUTE:
+                    member.child.kill()
+            self._see_to_services()
+        return came
+
+    def _hear(self, member: _Worker, came: list[CrewEvent]) -> None:
+        for frame in member.channel.drain():
+            self._receive(member, frame, came)
+        if member.channel.ended:
+            # Dead, or as good as dead. One that lives finds out when it would answer; killed
+            # while it does, it would look as if its answer was on its way.
+            self._selector.unregister(member.channel.reader)
+            member.mute_since = time.monotonic()
+
+    def _receive(self, member: _Worker, frame: Frame, came: list[CrewEvent]) -> None:
+        message, body = frame
+        if isinstance(message, Done):
+            member.chunk = NO_CHUNK
+            came.append(Answered(member.slot, *message, body))
+        elif isinstance(message, Gave):
+            came.append(GaveBack(member.slot, *message))
+        elif isinstance(message, Unread):
+            member.chunk, member.run = NO_CHUNK, 0  # it may not have come as far as the job
+            came.append(Unreadable(member.slot, *message))
+        elif isinstance(message, Record):
+            came.append(Logged(body))
+        elif isinstance(message, Up):
+            member.is_ready = True
+            self._failed_starts = 0
+            came.append(Ready(member.slot))
+        elif isinstance(message, Failed):
+            raise _start_failed(member.slot, message.failure)
+
+    def _bury(self, member: _Worker, came: list[CrewEvent]) -> None:
+        """A worker is gone: read what it has said, and say where it was."""
+        member.child.join()
+        while frames := member.channel.drain():
+            for frame in frames:
+                self._receive(member, frame, came)
+        del self._team[member.slot]
+        if member.mute_since is None:
+            self._selector.unregister(member.channel.reader)
+        if member.writes:
+            self._selector.unregister(member.channel.writer)
+        self._selector.unregister(member.child)
+        code = member.child.exitcode()
+        # Ends one that lives on, as after the death of a forkserver: from here it does no more.
+        member.child.close()
+        member.channel.close()
+        if not member.is_ready:
+            self._failed_starts += 1
+            if not lifeline.worth_another_start(code, self._failed_starts):
+                reason = reasons.why_not_started(code, self._method)
+                raise StartFailed(f"worker {member.slot} ended while it started, {reason}")
+        came.append(Died(member.slot, member.place(), reasons.death(code)))
+
+    # Services
+
+    def _watch_services(self) -> None:
+        assert self._host is not None
+        child = self._host.services.process
+        if child is not None:
+            self._selector.register(child, selectors.EVENT_READ, None)
+
+    def _see_to_services(self) -> None:
+        """Start another server when one has died."""
+        assert self._host is not None
+        services = self._host.services
+        if services.process is None or services.process.exitcode() is None:
+            return
+        self._selector.unregister(services.process)
+        services.stop()
+        with suppress(ServiceLost):  # what they offer is done without
+            services.start()
+            self._watch_services()
+
+
+def _start_failed(slot: int, failure: Failure) -> StartFailed:
+    kind, text, trace = failure
+    about = reasons.about_main(text)
+    said = f"worker {slot} failed while it started: {kind}: {text}"
+    return StartFailed(f"{said}: {about}" if about else said, trace)

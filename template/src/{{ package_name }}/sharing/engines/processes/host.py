@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 from ...machine import owners
+from ...machine.children import Launcher
 from ...machine.memory import Words
 from ...machine.mutex import FileMutex, RLockMutex, RobustMutex
 from ...machine.primitives import Mutex
@@ -19,12 +19,12 @@ from ...machine.service import Services
 class ProcessHost:
     """See `pattern.Host`."""
 
-    def __init__(self, context: BaseContext, slots: int) -> None:
-        self._context = context
+    def __init__(self, launcher: Launcher, slots: int) -> None:
+        self._context = launcher.context
         self._slots = slots
         self._folder: Path | None = None
         self._mutexes = 0
-        self.services = Services(context, self._own_folder)
+        self.services = Services(launcher, self._own_folder)
 
     @property
     def slots(self) -> int:
@@ -48,6 +48,9 @@ class ProcessHost:
             return RobustMutex()
         self._mutexes += 1
         return FileMutex(self._own_folder() / f"mutex-{self._mutexes}")
+
+    def lease(self, data: bytes) -> None:
+        return None
 
     def service(self, factory: Callable[..., object], *args: object) -> ServiceProtocol:
         return self.services.add((factory, args))

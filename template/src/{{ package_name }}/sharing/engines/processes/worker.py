@@ -7,14 +7,16 @@ import logging
 import logging.handlers
 import os
 import pickle
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ...machine import lifeline
-from ...machine.memory import Parcel, Words
-from ..desk import LINE, Desk, describe
+from ...machine.memory import Words
+from ...machine.parcel import Parcel
+from ..chunks import ChunkId
+from ..desk import LINE, Desk, Job, Task
+from ..failure import describe
 from .channel import Channel, Ends, pack
+from .messages import Done, Failed, Gave, Order, Record, Unread, Up
 
 GIVE_BACK = 0.05
 """Seconds after which a worker gives back the items of its chunk that it has not begun, be it in
@@ -23,13 +25,15 @@ the middle of one."""
 
 @dataclass
 class Setup:
-    """What a worker is started with."""
+    """What all workers of an engine are started with.
 
-    slot: int
+    Attributes:
+        state: what they share.
+        words: a line of them for each slot; see `desk`.
+    """
+
     state: Any
     words: Words
-    ends: Ends
-    levels: dict[str, int]
 
 
 def line_of(words: Words, slot: int) -> memoryview:
@@ -37,37 +41,40 @@ def line_of(words: Words, slot: int) -> memoryview:
     return words.view[slot * LINE : (slot + 1) * LINE]
 
 
-def main(parcel: Parcel[Setup]) -> None:
-    """The life of a worker."""
-    setup = parcel.content
-    lifeline.end_with_parent()
-    lifeline.ignore_stop_signals()
-    channel = Channel(setup.ends, blocking=True)
-    _send_log_records(channel, setup.levels)
-    line = line_of(setup.words, setup.slot)
-    desk = Desk(setup.state, setup.slot, line, give_back=GIVE_BACK)
+def main(parcel: Parcel[Setup], slot: int, ends: Ends, levels: dict[str, int]) -> None:
+    """The life of a worker. The levels are those of the parent's loggers, by their names."""
+    channel = Channel(ends, blocking=True)
+    _send_log_records(channel, levels)
     try:
+        setup = parcel.content
+        desk = Desk(setup.state, slot, line_of(setup.words, slot), give_back=GIVE_BACK)
         desk.attach()
     except BaseException as error:
-        channel.send(pack(("failed", describe(error))))
+        channel.send(pack(Failed(describe(error))))
         return
     try:
-        channel.send(pack(("ready",)))
+        channel.send(pack(Up()))
         _Loop(desk, channel).run()
     except OSError:
         os._exit(1)  # the parent is gone
 
 
-def _send_log_records(channel: Channel, levels: dict[str, int]) -> None:
-    class Sender(logging.handlers.QueueHandler):
-        def enqueue(self, record: logging.LogRecord) -> None:
-            with contextlib.suppress(OSError):
-                channel.send(pack(("log",), pickle.dumps(record, protocol=5)))
+class _Sender(logging.handlers.QueueHandler):
+    """Sends records to the parent."""
 
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(None)  # type: ignore[arg-type]
+        self._channel = channel
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(OSError):
+            self._channel.send(pack(Record(), pickle.dumps(record, protocol=5)))
+
+
+def _send_log_records(channel: Channel, levels: dict[str, int]) -> None:
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
-    root = logging.getLogger()
-    root.handlers[:] = [Sender(None)]  # type: ignore[arg-type]
+    logging.getLogger().handlers[:] = [_Sender(channel)]
 
 
 class _Loop:
@@ -75,39 +82,39 @@ class _Loop:
         self._desk = desk
         self._channel = channel
         desk.gives_back = self._gave
-        self._job: tuple[int, Callable[[Any, Any], Any]] | None = None
+        self._job: tuple[int, Job] | None = None
 
     def run(self) -> None:
         while (frame := self._channel.receive()) is not None:
-            head, body = frame
-            if head is None:  # the end, in order
+            message, body = frame
+            if not isinstance(message, Order):  # the end, in order
                 self._desk.detach()
                 return
-            self._answer(body, *head)
+            self._work(message, body)
 
-    def _gave(self, chunk: int, kept: int) -> None:
+    def _gave(self, chunk: ChunkId, kept: int) -> None:
         with contextlib.suppress(OSError):
-            self._channel.send(pack(("gave", chunk, kept)))
+            self._channel.send(pack(Gave(chunk, kept)))
 
-    def _answer(
-        self,
-        body: memoryview,
-        chunk: int,
-        run: int,
-        job: bytes | None,
-        first: int,
-        timed: bool,
-        left: dict[int, int],
-    ) -> None:
-        self._desk.begins(chunk)
+    def _work(self, order: Order, body: memoryview) -> None:
+        desk = self._desk
+        desk.begins(order.chunk, timed=order.timed)
         try:
             items = pickle.loads(body)
-            if job is not None:
-                self._job = run, pickle.loads(job)
+            if len(items) > order.stop - order.start:
+                items = items[order.start : order.stop]
+            if order.job is not None:
+                self._job = order.run, pickle.loads(order.job)
             assert self._job is not None
-            assert self._job[0] == run
+            assert self._job[0] == order.run
         except BaseException as error:
-            self._channel.send(pack(("unreadable", chunk, describe(error))))
+            self._channel.send(pack(Unread(order.chunk, describe(error))))
             return
-        *head, answer = self._desk.work(chunk, (run, first), timed, left, self._job[1], items)
-        self._channel.send(pack(("done", chunk, *head), answer))
+        answer = desk.work(Task(*order[:-1]), self._job[1], items)
+        parts = pack(Done(order.chunk, *answer[:-1]), answer.body)
+        desk.sends()
+        try:
+            self._channel.send(parts)
+        except OSError:
+            desk.could_not_send()
+            raise

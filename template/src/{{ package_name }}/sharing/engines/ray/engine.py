@@ -2,10 +2,13 @@
 
 How a chunk gets to a worker and back (`remote` has the rest of the way):
 
-    idle seat ─▶ its actor, one call at a time ─▶ object ref ─▶ ray.wait
-                   │
-                   └── gone: the chunk of that seat was on it; another actor takes the seat as
-                       soon as the cluster has room for one
+    Send ─▶ the actor in that slot, one call at a time ─▶ object ref ─▶ future ─▶ Arrivals
+              │
+              └── gone: the chunk of that slot was on it; another actor takes its place as soon
+                  as the cluster has room for one
+
+Futures end in threads of ray's, with `ray://` as without, so whoever polls waits for them and for
+all else at the same place.
 
 Services are one more actor, on the node of the driver, that takes no core. There, calls that wait
 for a lease have threads of their own, so that none of those that give one back stands behind
@@ -21,11 +24,14 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import ray
@@ -35,22 +41,15 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ...errors import ServiceLost, SharingError, StartFailed
 from ...machine import lifeline
 from ...machine.service import Hub, Recipe
-from ...patterns.base import Host
-from ..driver import GRACE
+from ...patterns.base import Pattern
+from .. import remote
+from ..chunks import NO_CHUNK, UNBEGUN, UNKNOWN, Chunk, ChunkId, Place
+from ..crew import CrewEvent, Died, Logged, Sighting
+from ..driver import GRACE, Driver
 from ..engine import Engine, available_cores
-from ..remote import (
-    THREADS,
-    WAITING,
-    Gone,
-    RemoteEngine,
-    RemoteHost,
-    Reply,
-    Seat,
-    Site,
-    Task,
-    leave,
-    work,
-)
+from ..events import Ready
+from ..remote import THREADS, WAITING, Arrivals, Company, News, Order, RemoteHost, Reply, Site
+from ..runs import Settings
 
 S = TypeVar("S")
 
@@ -72,6 +71,10 @@ _CONNECTS = 3
 _STARTS = 3
 """How many workers may fail, one after the other, before they are ready."""
 
+QUIET = 1.0
+"""Seconds without a word from a worker after which it is asked, before it gets a chunk, whether it
+is still there: ray tells of the end of an actor only those who have called it."""
+
 _LOST = (
     ray.exceptions.RayActorError,  # the actor is gone, or out of reach
     ray.exceptions.ObjectLostError,  # it had ended, and what it returned is gone with its node
@@ -87,7 +90,8 @@ def open_engine(
         raise SharingError(
             f"the engine 'ray' has no start method, and was given {start_method!r}: leave that out"
         )
-    return RayEngine(state, workers, address)
+    crew = RayCrew(state, workers, address)
+    return Driver(state, crew.workers, crew, remote.SIZES)
 
 
 class _Desk:
@@ -97,14 +101,14 @@ class _Desk:
         lifeline.ignore_stop_signals()
         self._site = site
 
-    def ready(self) -> int:
-        return os.getpid()
+    def ready(self) -> None:
+        """Say that it is there."""
 
-    def work(self, task: Task) -> Reply:
-        return work(self._site, task)
+    def work(self, order: Order) -> Reply:
+        return remote.work(self._site, order)
 
     def leave(self) -> None:
-        leave(self._site.engine)
+        remote.leave(self._site.engine)
 
 
 class _Services:
@@ -172,37 +176,93 @@ class _Store:
         return _Published(ray.put(array))
 
 
-class RayEngine(RemoteEngine[S]):
-    """See `Engine`."""
+@dataclass(eq=False)
+class _Worker:
+    """An actor, in its slot.
 
-    _handles = _HANDLES
+    Attributes:
+        slot: its slot.
+        actor: the handle.
+        is_ready: whether it has said so.
+        heard: when it said something last, in seconds of the monotonic clock.
+        chunk: the number of the one that it has.
+        since: when that was handed over, in ns of the monotonic clock.
+        order: what it will be sent when it has said that it is still there.
+        is_killed: whether it was ended by its engine.
+    """
 
-    def __init__(self, state: S, workers: int | None, address: str | None) -> None:
-        super().__init__(state, workers or available_cores())
+    slot: int
+    actor: Any
+    is_ready: bool = False
+    heard: float = 0.0
+    chunk: ChunkId = NO_CHUNK
+    since: int = 0
+    order: Order | None = None
+    is_killed: bool = False
+
+
+class _Came(NamedTuple):
+    """A call of an actor has ended: ``ready``, or ``work``."""
+
+    worker: _Worker
+    future: Future[Reply | None]
+
+    @property
+    def reply(self) -> Reply | None:
+        """What a chunk has come to, if it was one that has come to its end."""
+        return None if self.future.exception() else self.future.result()
+
+
+class RayCrew:
+    """See `Crew`."""
+
+    def __init__(self, state: Any, workers: int | None, address: str | None) -> None:
+        self.workers = workers or available_cores()
         self._wanted = workers
         self._address = address
+        self._state = state
         self._started = False
         self._folder: str | None = None
         self._recipes: list[Recipe] = []
         self._clients: list[_Service] = []
         self._hub: Any = None
-        self._actors: dict[int, Any] = {}
-        self._pending: dict[Any, Seat] = {}
-        self._coming: dict[Any, Seat] = {}
+        self._news = News([])
+        self._new_actor: Callable[[], Any] | None = None
+        self._team: dict[int, _Worker] = {}
+        self._arrivals: Arrivals[_Came] = Arrivals()
+        self._company = Company()
         self._failed_starts = 0
+        self._opened_at = 0.0
+        self._all_came = False
 
-    def _connect(self) -> Host:
+    @property
+    def eager(self) -> int:
+        """See `Crew`."""
+        return self.workers
+
+    # Opening and closing
+
+    def open(self, patterns: list[Pattern]) -> None:
+        self._connect()
+        host = RemoteHost(self.workers, self._add_service, _Store())
+        remote.open_patterns(patterns, host, self._serve)
+        self._news = News(patterns)
+        site = remote.site_of(remote.name_of_engine(), self._state, patterns, _HANDLES)
+        desk = ray.remote(_Desk).options(num_cpus=1)
+        self._new_actor = lambda: desk.remote(site)
+        self._opened_at = time.monotonic()
+
+    def _connect(self) -> None:
         if not ray.is_initialized():
             self._init()
             self._started = True
         cores = int(ray.cluster_resources().get("CPU", 0))
-        self._workers = self._wanted or max(1, cores)
-        if self._workers > cores:
+        self.workers = self._wanted or max(1, cores)
+        if self.workers > cores:
             raise SharingError(
-                f"{self._workers} workers don't fit into a ray cluster of {cores} cores: ask for "
+                f"{self.workers} workers don't fit into a ray cluster of {cores} cores: ask for "
                 "fewer, or add nodes"
             )
-        return RemoteHost(self._workers, self._add_service, _Store())
 
     def _init(self) -> None:
         # What jobs import is found as it is here; a cluster of others has it installed.
@@ -215,7 +275,7 @@ class RayEngine(RemoteEngine[S]):
             constants = {"ENABLE_RAY_CLUSTER": False}
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             options |= {
-                "num_cpus": self._workers,
+                "num_cpus": self.workers,
                 "include_dashboard": False,
                 "runtime_env": {"env_vars": {"PYTHONPATH": paths}},
             }
@@ -229,7 +289,7 @@ class RayEngine(RemoteEngine[S]):
                 # Without an address it would join a cluster that it finds on this machine.
                 session = _init(self._address or "local", options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise StartFailed(f"no ray cluster at {self._where_it_is}: {_line(error)}") from None
+            raise StartFailed(f"no ray cluster at {self._where}: {_line(error)}") from None
         if self._address is None:
             self._folder = session.address_info["session_dir"]
 
@@ -252,112 +312,32 @@ class RayEngine(RemoteEngine[S]):
         for client in self._clients:
             client.actor = self._hub
 
-    def _open_seats(self, site: Site) -> None:
-        self._site = site
-        for seat in self._seats.values():
-            self._start_actor(seat)
-        try:
-            ready = [actor.ready.remote() for actor in self._actors.values()]
-            ray.get(ready, timeout=_START)
-        except ray.exceptions.GetTimeoutError:
-            free = ray.available_resources().get("CPU", 0)
-            raise StartFailed(
-                f"not all of {self._workers} workers have started in {_START:g} s: {free:g} cores "
-                "of the ray cluster are free now; ask for fewer, or wait till others have ended"
-            ) from None
-        except ray.exceptions.RayError as error:
-            raise StartFailed(f"a worker did not start: {_line(error)}") from None
+    @property
+    def _where(self) -> str:
+        return self._address or "this machine"
 
-    def _start_actor(self, seat: Seat) -> None:
-        self._actors[seat.number] = ray.remote(_Desk).options(num_cpus=1).remote(self._site)
-
-    def _replace_actor(self, seat: Seat) -> None:
-        """Have another take its seat, when there is room: nothing is sent there before."""
-        # One that is only out of reach would keep its core, and a chunk that is run again.
-        ray.kill(self._actors[seat.number])
-        self._start_actor(seat)
-        self._coming[self._actors[seat.number].ready.remote()] = seat
-
-    def _is_free(self, seat: Seat) -> bool:
-        return seat not in self._coming.values()
-
-    def _send(self, seat: Seat, task: Task) -> None:
-        with self._reaching_it():
-            self._pending[self._actors[seat.number].work.remote(task)] = seat
-
-    def _collect(self, timeout: float) -> list[tuple[Seat, Reply | Gone]]:
-        refs = [*self._pending, *self._coming]
-        if not refs:
-            return []
-        with self._reaching_it():
-            done, _ = ray.wait(refs, num_returns=1, timeout=timeout)
-            if done and len(refs) > 1:  # what else is there
-                done, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
-            for ref in done:
-                if ref in self._coming:
-                    self._has_come(ref)
-            self._look_whether_anybody_is_there(len(self._coming) < self._workers)
-            pending = [(ref, self._pending[ref]) for ref in done if ref in self._pending]
-            return [(seat, self._outcome(ref)) for ref, seat in pending]
-
-    @contextmanager
-    def _reaching_it(self) -> Iterator[None]:
-        """Raise if the cluster is gone."""
-        try:
+    def end(self, *, politely: bool) -> Iterable[CrewEvent]:
+        team, self._team = self._team, {}
+        with suppress(ConnectionError):  # there is nobody to end
             _see_that_it_is_there()
-            yield
-        except ConnectionError as error:
-            what = f"the ray cluster at {self._where_it_is} is gone ({_line(error)})"
-            raise self._give_up(what) from None
-
-    def _has_come(self, ref: Any) -> None:
-        seat = self._coming.pop(ref)
-        try:
-            ray.get(ref)
-        except ray.exceptions.RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts >= _STARTS:
-                raise StartFailed(f"a worker did not start: {_line(error)}") from None
-            self._replace_actor(seat)
-        else:
-            self._failed_starts = 0
-
-    def _outcome(self, ref: Any) -> Reply | Gone:
-        seat = self._pending.pop(ref)
-        try:
-            reply: Reply = ray.get(ref)
-        except _LOST as error:
-            self._replace_actor(seat)
-            return Gone(f"on its node ({_line(error)})")
-        return reply
-
-    def _end(self, seat: Seat) -> None:
-        self._pending = {ref: one for ref, one in self._pending.items() if one is not seat}
-        self._replace_actor(seat)
-
-    def _end_workers(self, *, politely: bool) -> None:
-        if not ray.is_initialized():
-            return
-        idle = [
-            actor
-            for number, actor in self._actors.items()
-            if politely and self._seats[number].chunk is None
+            if politely:
+                idle = [one for one in team.values() if one.is_ready and one.chunk == NO_CHUNK]
+                futures.wait([one.actor.leave.remote().future() for one in idle], GRACE)
+            for worker in team.values():
+                ray.kill(worker.actor)
+        replies = [reply for came in self._arrivals.take(0.0) if (reply := came.reply)]
+        busy = [worker.slot for worker in team.values() if worker.chunk != NO_CHUNK]
+        return [
+            *(Logged(record) for reply in replies for record in reply.records),
+            *(Died(slot, UNKNOWN, "by its engine") for slot in busy),
         ]
-        ray.wait(
-            [actor.leave.remote() for actor in idle] or [ray.put(None)],
-            num_returns=max(1, len(idle)),
-            timeout=GRACE,
-        )
-        for actor in self._actors.values():
-            ray.kill(actor)
-        self._actors.clear()
-        self._pending.clear()
-        self._coming.clear()
 
-    def _close_host(self) -> None:
+    def close(self) -> None:
         if self._hub is not None and ray.is_initialized():
             ray.kill(self._hub)
         self._hub = None
+        # What is shared is not to hang on what refers to itself, as this does.
+        self._state, self._new_actor, self._news = None, None, News([])
         if self._started:
             self._started = False
             with _as_it_was():
@@ -370,9 +350,132 @@ class RayEngine(RemoteEngine[S]):
                 if latest.readlink() == Path(folder):
                     latest.unlink()
 
-    def _forsaken(self) -> None:
-        self._end_workers(politely=False)
-        self._close_host()
+    def forsake(self) -> None:
+        self.end(politely=False)
+        self.close()
+
+    # Workers
+
+    def start(self, slot: int) -> None:
+        assert self._new_actor is not None
+        with self._reaching_it():
+            worker = self._team[slot] = _Worker(slot, self._new_actor())
+            self._call(worker, worker.actor.ready)
+
+    def send(self, slot: int, chunk_id: ChunkId, chunk: Chunk) -> None:
+        worker = self._team[slot]
+        order = remote.order_of(slot, chunk_id, chunk, self._news)
+        worker.chunk, worker.since = chunk_id, time.monotonic_ns()
+        with self._reaching_it():
+            if time.monotonic() - worker.heard < QUIET:
+                self._call(worker, worker.actor.work, order)
+            else:
+                worker.order = order
+                self._call(worker, worker.actor.ready)
+
+    def _call(self, worker: _Worker, method: Any, *args: Order) -> None:
+        """Call an actor; what comes of it arrives."""
+        self._fetch(worker, method.remote(*args))
+
+    def _fetch(self, worker: _Worker, ref: Any) -> None:
+        future: Future[Reply | None] = ref.future()
+        future.add_done_callback(lambda done: self._arrivals.put(_Came(worker, done)))
+
+    @contextmanager
+    def _reaching_it(self) -> Iterator[None]:
+        """Raise if the cluster is gone."""
+        try:
+            _see_that_it_is_there()
+            yield
+        except ConnectionError as error:
+            what = f"the ray cluster at {self._where} is gone ({_line(error)})"
+            raise remote.lost(what) from None
+
+    def stop(self, slot: int) -> None:
+        """It can't be said."""
+
+    def kill(self, slot: int) -> None:
+        worker = self._team[slot]
+        worker.is_killed = True
+        with self._reaching_it():
+            ray.kill(worker.actor)  # which ends its call, if that has not ended by now
+
+    def sight(self, slot: int, chunk_id: ChunkId) -> Sighting:
+        return remote.sighting(self._team[slot].since)
+
+    def adapt(self, settings: Settings) -> Settings:
+        if settings.timeout is None:
+            return settings
+        return settings._replace(chunk_size=1)  # the time of a chunk is that of its item
+
+    def dumps(self, value: object) -> bytes:
+        return remote.dumps(value)
+
+    # Events
+
+    def wake(self) -> None:
+        self._arrivals.wake()
+
+    def poll(self, timeout: float) -> list[CrewEvent]:
+        came: list[CrewEvent] = []
+        arrivals = self._arrivals.take(timeout)
+        with self._reaching_it():
+            for arrival in arrivals:
+                came += self._take(arrival)
+            self._look()
+        return came
+
+    def _take(self, arrival: _Came) -> list[CrewEvent]:
+        worker, reply = arrival.worker, arrival.reply
+        if (error := arrival.future.exception()) is not None:
+            return [self._bury(worker, error)]
+        worker.heard = time.monotonic()
+        came: list[CrewEvent] = []
+        if reply is not None:
+            chunk_id, worker.chunk = worker.chunk, NO_CHUNK
+            came += remote.events_of(worker.slot, chunk_id, reply)
+        elif not worker.is_ready:
+            worker.is_ready = True
+            self._failed_starts = 0
+            came.append(Ready(worker.slot))
+        elif worker.order is not None and not worker.is_killed:
+            order, worker.order = worker.order, None
+            worker.since = time.monotonic_ns()
+            self._call(worker, worker.actor.work, order)
+        if worker.is_killed:
+            came.append(self._gone(worker, UNBEGUN, "by its engine"))
+        return came
+
+    def _bury(self, worker: _Worker, error: BaseException) -> Died:
+        """An actor is gone, and perhaps for what it was given."""
+        if not isinstance(error, _LOST if worker.is_ready else ray.exceptions.RayError):
+            raise error
+        if not worker.is_ready:
+            self._failed_starts += 1
+            if self._failed_starts >= _STARTS:
+                raise StartFailed(f"a worker did not start: {_line(error)}")
+        # One that is only out of reach would keep its core, and a chunk that is run again.
+        ray.kill(worker.actor)
+        has_begun = worker.is_ready and worker.order is None
+        place = UNKNOWN if has_begun else UNBEGUN
+        return self._gone(worker, place, f"on its node ({_line(error)})")
+
+    def _gone(self, worker: _Worker, place: Place, how: str) -> Died:
+        del self._team[worker.slot]
+        return Died(worker.slot, place, how)
+
+    def _look(self) -> None:
+        """See that somebody is there, and when it opens, that everybody comes."""
+        ready = sum(worker.is_ready for worker in self._team.values())
+        self._all_came = self._all_came or ready == self.workers
+        if self._all_came:
+            self._company.look(ready > 0)
+        elif time.monotonic() - self._opened_at > _START:
+            free = ray.available_resources().get("CPU", 0)
+            raise StartFailed(
+                f"not all of {self.workers} workers have started in {_START:g} s: {free:g} cores "
+                "of the ray cluster are free now; ask for fewer, or wait till others have ended"
+            )
 
 
 def _init(address: str, options: dict[str, Any]) -> Any:

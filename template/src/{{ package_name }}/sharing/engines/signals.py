@@ -1,0 +1,156 @@
+"""Signals that end a program, while an engine is open: raised where nothing is half done.
+
+An exception in the middle of a change would leave the engine in no state at all. So while the main
+thread is inside the engine a signal only wakes it, and the handler that the program had set is
+called when the engine has come to the end of what it was doing. Elsewhere that handler is called
+at once, and what it raises is the program's to handle: it is raised once.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+_handler_of: Callable[[int], object] = getattr(
+    sys.modules.get("_signal"), "getsignal", signal.getsignal
+)
+"""`signal.getsignal` without the enumeration around it, which takes longer than a turn's books."""
+
+
+def _nobody() -> None:
+    pass
+
+
+class Signals:
+    """The handlers of an engine.
+
+    Attributes:
+        interrupted: whether one has raised, and nobody has gone on with a map since.
+        hurried: whether another one came then: nothing is waited for any more.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+        self._inside = 0
+        self._pending: list[tuple[int, FrameType | None]] = []
+        self._wakers: list[Callable[[], None]] = []
+        self._is_over = False
+        self.interrupted = False
+        self.hurried = False
+        self._main = threading.main_thread().ident
+
+    def take(self) -> None:
+        """Set the handlers, if this is the thread that may; SIGTERM, too, becomes an exception."""
+        if threading.get_ident() != self._main:
+            return
+        for number in NUMBERS:
+            handler = signal.getsignal(number)
+            if handler == signal.SIG_DFL or callable(handler):
+                self._before[number] = signal.signal(number, self._on_signal)
+
+    def give_back(self) -> None:
+        """Set those again that were there, unless the program has set others since.
+
+        Only the main thread can. If another one calls this, a signal that comes has it done.
+        """
+        self._is_over = True
+        if threading.get_ident() != self._main:
+            return
+        for number, handler in self._before.items():
+            if signal.getsignal(number) == self._on_signal:
+                signal.signal(number, handler)
+
+    def may_be_inside(self) -> bool:
+        """Whether this thread can be inside the engine without an exception of a handler."""
+        if threading.get_ident() != self._main:
+            return True
+        before, ours = self._before, self._on_signal
+        for number in before:
+            if _handler_of(number) != ours:
+                return False
+        return bool(before)
+
+    def enter(self, wake: Callable[[], None]) -> bool:
+        """Inside the engine: put them off, and have a thread woken that waits; for `leave`."""
+        if threading.get_ident() != self._main:
+            return False
+        self._wakers.append(wake)
+        self._inside += 1
+        return True
+
+    def leave(self) -> None:
+        """Undo the last `enter`. What came meanwhile is due at `deliver`."""
+        self._inside -= 1
+        self._wakers.pop()
+
+    @contextmanager
+    def put_off(self, wake: Callable[[], None] = _nobody) -> Iterator[None]:
+        """The same for a block."""
+        entered = self.enter(wake)
+        try:
+            yield
+        finally:
+            if entered:
+                self.leave()
+
+    @property
+    def are_due(self) -> bool:
+        """Whether there is something to `deliver`, in this thread."""
+        return bool(self._pending) and threading.get_ident() == self._main
+
+    def deliver(self) -> None:
+        """Call the handlers of the program for what came meanwhile."""
+        if not self._inside and threading.get_ident() == self._main:
+            while self._pending:
+                self._call(*self._pending.pop(0))
+
+    def goes_on(self) -> None:
+        """A map is read on, so what was raised has been handled, if that is the main thread."""
+        if threading.get_ident() == self._main:
+            self.interrupted = self.hurried = False
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._is_over:  # another thread has closed the engine, or one that was opened later
+            handler = self._before[number]
+            self.give_back()
+            if callable(handler):
+                handler(number, frame)
+            else:
+                signal.signal(number, handler)
+                signal.raise_signal(number)
+            return
+        self.hurried |= self.interrupted or bool(self._pending)
+        if self._inside or _is_swallowed(frame):
+            self._pending.append((number, frame))
+            for wake in self._wakers:
+                wake()
+            return
+        self._call(number, frame)
+
+    def _call(self, number: int, frame: FrameType | None) -> None:
+        handler = self._before.get(number)
+        try:
+            if callable(handler):
+                handler(number, frame)
+            else:
+                raise SystemExit(128 + number)
+        except BaseException:
+            self.interrupted = True
+            raise
+
+
+def _is_swallowed(frame: FrameType | None) -> bool:
+    """Whether Python would ignore an exception there: in a destructor it only prints it."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__":
+            return True
+        frame = frame.f_back
+    return False
