@@ -6,13 +6,16 @@ import os
 import signal
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import leftovers
 import pytest
 from signs import Signs, wait_until
-from under_test import sharing
+from under_test import driver, sharing
+from under_test import engine as engines
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,6 +55,9 @@ METHODS = ("spawn", "forkserver", "fork")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`pytest --start-method fork` takes half the time, and leaves the other two out."""
     parser.addoption("--start-method", choices=METHODS, help="run with this one alone")
+    parser.addoption(
+        "--events", type=int, default=80_000, help="so many that are made up, for the scheduler"
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -82,22 +88,50 @@ def signs(tmp_path: Path) -> Signs:
     return Signs(folder)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _opened() -> Iterator[weakref.WeakSet[driver.Driver[Any]]]:
+    """The engines that are open, and some that have closed."""
+    opened: weakref.WeakSet[driver.Driver[Any]] = weakref.WeakSet()
+    enter = driver.Driver.__enter__
+
+    def note_and_enter(engine: driver.Driver[Any]) -> driver.Driver[Any]:
+        opened.add(engine)
+        return enter(engine)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver.Driver, "__enter__", note_and_enter)
+        yield opened
+
+
+def _of_engines(opened: weakref.WeakSet[driver.Driver[Any]]) -> set[int]:
+    """The workers and servers of those that are open: others start where some are killed."""
+    found: set[int] = set()
+    for engine in tuple(opened):
+        crew = engine._crew
+        is_open = engine._is_open and engine._pid == os.getpid()
+        if is_open and isinstance(crew, engines.ProcessCrew):
+            found |= {member.child.pid for member in tuple(crew._team.values())}
+            server = crew._host and crew._host.services.process
+            found |= {server.pid} if server else set()
+    return found
+
+
 @pytest.fixture(autouse=True)
-def _nothing_is_left() -> Iterator[None]:
+def _nothing_is_left(_opened: weakref.WeakSet[driver.Driver[Any]]) -> Iterator[None]:
     """No process more than before, and no file of ours."""
-    processes = _others()
+
+    def others() -> set[leftovers.Process]:
+        apart = leftovers.helpers() | _of_engines(_opened)
+        return {one for one in leftovers.family(os.getpid()) if one.pid not in apart}
+
+    processes = others()
     files = leftovers.files()
     yield
     try:
-        wait_until(lambda: len(_others()) <= len(processes))
+        wait_until(lambda: len(others()) <= len(processes))
     except TimeoutError:
-        pytest.fail(f"processes are left: {_others() - processes}")
+        pytest.fail(f"processes are left: {others() - processes}")
     try:
         wait_until(lambda: leftovers.files() <= files)
     except TimeoutError:
         pytest.fail(f"files are left: {leftovers.files() - files}")
-
-
-def _others() -> set[leftovers.Process]:
-    helpers = leftovers.helpers()
-    return {p for p in leftovers.family(os.getpid()) if p.pid not in helpers}

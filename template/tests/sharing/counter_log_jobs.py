@@ -29,6 +29,13 @@ def notes_of(items: range) -> list[tuple[int, str]]:
     return [(item, which) for item in items if item % 2 for which in ("first", "second")]
 
 
+def note_and_be_refused(item: int, state: State) -> int:
+    """Note it; one of them has done what can't be kept."""
+    if item == 13:
+        state.after.refuses = True
+    return note(item, state)
+
+
 def append(record: Any, state: State) -> None:
     state.log.append(record)
 

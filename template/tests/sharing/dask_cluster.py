@@ -20,8 +20,15 @@ DIES_ALONE = True
 """Whether a worker that is killed takes none of the others along."""
 
 
+KEEPS_TIMEOUTS = False
+"""Whether an item can be ended that takes too long."""
+
+
 _DASK = [sys.executable, "-m", "dask"]
 _HERE = ["--host", "127.0.0.1"]
+
+_workers: dict[str, int] = {}
+"""How many workers each cluster has, by its address."""
 
 
 @contextlib.contextmanager
@@ -36,9 +43,15 @@ def cluster(workers: int = 2, threads: int = CORES // 2) -> Iterator[str]:
             address: str = json.loads(found.read_text())["address"]
             for _ in range(workers):
                 stack.enter_context(worker(address, threads))
-            with Client(address, timeout=LIMIT, set_as_default=False) as client:
-                client.wait_for_workers(workers, timeout=LIMIT)
+            _workers[address] = workers
+            becomes_whole(address)
             yield address
+
+
+def becomes_whole(address: str) -> None:
+    """Wait until all of its workers are there, of which a test before may have killed one."""
+    with Client(address, timeout=LIMIT, set_as_default=False) as client:
+        client.wait_for_workers(_workers[address], timeout=LIMIT)
 
 
 @contextlib.contextmanager

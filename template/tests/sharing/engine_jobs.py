@@ -13,7 +13,7 @@ from typing import Any
 
 from probe import Bare, Probe, kill_self
 from signs import Signs, wait_until
-from under_test import pattern, primitives, worker
+from under_test import base, primitives, worker
 
 SLOW = 2 * worker.GIVE_BACK
 """Seconds that are longer than a worker keeps other items waiting."""
@@ -181,8 +181,7 @@ def die_after_all(item: Item, state: Bare) -> int:
 
 def give_much(item: Item, state: Bare) -> bytes:
     if item.signs.first("begun"):
-        item.signs.note("slot", state.probe.slot)
-        item.signs.wait("asked")
+        item.signs.note("answers", os.getpid())
         return bytes(20_000_000)
     return b"again"
 
@@ -244,7 +243,7 @@ class Two:
     other: Probe
 
 
-class Broken(pattern.Pattern):
+class Broken(base.Pattern):
     """Fails to start in the workers, in the way that it is told."""
 
     def __init__(self, signs: Signs, how: str) -> None:

@@ -14,10 +14,18 @@ DIES_ALONE = False
 """Whether a worker that is killed takes none of the others along."""
 
 
+KEEPS_TIMEOUTS = False
+"""Whether an item can be ended that takes too long."""
+
+
 @contextlib.contextmanager
 def cluster() -> Iterator[None]:
     """Nothing has to be started."""
     yield None
+
+
+def becomes_whole(address: object) -> None:
+    """Wait until all of its workers are there: they are started by the engine."""
 
 
 def helpers() -> set[int]:

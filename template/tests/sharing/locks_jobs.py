@@ -1,9 +1,11 @@
 """The jobs of test_locks.py, apart from it: workers need not import pytest."""
 
+import contextlib
 import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -202,6 +204,56 @@ def transfer(item: int, state: State) -> tuple[int, int]:
     return os.getpid(), sum(state.accounts.read())
 
 
+def hang_in_a_section(signs: Signs, state: State) -> None:
+    """Change the accounts, and stay till somebody has seen that."""
+    with state.accounts as accounts:
+        accounts[0] += 7
+        signs.give("inside")
+        signs.wait("read")
+
+
+def move_half(number: int, state: State) -> None:
+    """Move one from each number of the first half to its other in the second, often."""
+    half = len(state.other) // 2
+    for _ in range(number):
+        with state.other as other:
+            for place in range(half):
+                other[place] -= 1
+                other[half + place] += 1
+
+
+def read_in_a_section(number: int, state: State) -> tuple[list[int], list[int]]:
+    with state.accounts as accounts:
+        accounts[0] += number
+        inside = state.accounts.read().tolist()
+    return inside, state.accounts.read().tolist()
+
+
+def leave_in_another_thread(task: Task, state: State) -> list[str]:
+    """Enter in one thread, which lives on, and leave in this one; as often as the task says."""
+    lock = getattr(state, task.lock)
+    said = []
+    with ThreadPoolExecutor(1) as pool:
+        for _ in range(task.number):
+            section = contextlib.ExitStack()
+            inside = pool.submit(section.enter_context, lock).result()
+            if inside is not None:
+                inside[0] += 1
+            try:
+                section.close()
+            except sharing.SharingError as error:
+                said.append(str(error))
+            # In any thread.
+            pool.submit(enter_and_leave, lock).result()
+            enter_and_leave(lock)
+    return said
+
+
+def enter_and_leave(lock: "sharing.Lock | sharing.Guarded") -> None:
+    with lock:
+        pass
+
+
 def die_holding(task: Task, state: State) -> str:
     """Of two, one dies with the lock held while the other waits for it."""
     lock = lock_of(task, state)
@@ -247,18 +299,18 @@ def in_two_sections(step: Step, state: State) -> int:
         step.die_at("in the first section")
         accounts[1] += 1
     step.die_at("between the sections")
-    commit = state.accounts._commit
+    end = state.accounts._end
 
-    def commit_and_die() -> None:
+    def end_and_die(whole: bool) -> None:
         step.die_at("before the commit")
-        commit()
+        end(whole)
         step.die_at("after the commit")
 
-    state.accounts._commit = commit_and_die  # type: ignore[method-assign]
+    state.accounts._end = end_and_die
     with state.accounts as accounts:
         accounts[2] += 1
         accounts[3] += 1
-    state.accounts._commit = commit  # type: ignore[method-assign]
+    state.accounts._end = end
     step.die_at("at last")
     for moment in ("answer", "chunk"):
         if step.may_die_at(moment):

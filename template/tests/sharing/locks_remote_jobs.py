@@ -107,10 +107,10 @@ class BriefStore(leases.LeaseStore):
         super().__init__(data, 1.0)
 
 
-class NoReceipts(leases.LeasedGuarded):
+class NoReceipts(leases.LeaseMutex):
     """Has each attempt of an item commit its sections."""
 
-    def __enter__(self) -> "memoryview[int]":
-        view = super().__enter__()
-        self._mutex.done = 0
-        return view
+    def _take(self, end: float | None) -> bool:
+        taken = super()._take(end)
+        self.done = 0
+        return taken

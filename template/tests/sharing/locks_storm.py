@@ -86,25 +86,23 @@ def places(number: int) -> tuple[int, int]:
 @contextlib.contextmanager
 def dying(step: Step, name: str, guarded: sharing.Guarded) -> Iterator[None]:
     """Have a section end where no job is, if it is to."""
-    take, commit = guarded._take, guarded._commit
+    begin, end = guarded._begin, guarded._end
 
-    def take_and_die(timeout: float | None = None) -> bool:
-        taken = take(timeout)
+    def die_and_begin() -> "memoryview[Any]":
         step.die_at(f"between lock and data of {name}")
-        return taken
+        return begin()
 
-    def commit_and_die() -> None:
+    def end_and_die(whole: bool) -> None:
         step.die_at(f"before the flip of {name}")
-        commit()
+        end(whole)
         step.die_at(f"after the flip of {name}")
 
     if step.points:
-        guarded._take, guarded._commit = take_and_die, commit_and_die  # type: ignore[method-assign]
+        guarded._begin, guarded._end = die_and_begin, end_and_die
     try:
         yield
     finally:
-        if step.points:
-            del guarded._take, guarded._commit
+        guarded._begin, guarded._end = begin, end
 
 
 PART = InLocks()

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from signs import Signs
-from under_test import driver, pattern, primitives, sharing
+from under_test import base, driver, primitives, sharing
 
 
-class Served(pattern.Pattern):
+class Served(base.Pattern):
     """Has the engine run a server too."""
 
-    def open(self, host: pattern.Host) -> None:
+    def open(self, host: base.Host) -> None:
         self.service = host.service(dict)
 
     def attach(self, worker: primitives.Worker) -> None:
@@ -26,13 +26,13 @@ class Served(pattern.Pattern):
         assert self.service.call("get", "nothing") is None
 
 
-class Opening(pattern.Pattern):
+class Opening(base.Pattern):
     """Says that the engine opens, from when on it sees to signals."""
 
     def __init__(self, signs: Signs) -> None:
         self.signs = signs
 
-    def open(self, host: pattern.Host) -> None:
+    def open(self, host: base.Host) -> None:
         self.signs.give("opening")
 
 

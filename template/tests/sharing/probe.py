@@ -1,4 +1,4 @@
-"""How workers are killed in tests: by items at points, and where no job can, by a pattern."""
+"""How workers are killed in tests: by items at points, and where no job can, by a base."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from signs import Signs
-from under_test import pattern, primitives, work
+from under_test import base, desk, primitives
 
 
 def kill_self() -> None:
@@ -38,7 +38,7 @@ class Step:
             kill_self()
 
 
-class Probe(pattern.Pattern):
+class Probe(base.Pattern):
     """A job sees its chunk by `chunk`, and has its worker killed later on by `die_at`.
 
     Args:
@@ -50,19 +50,23 @@ class Probe(pattern.Pattern):
         slot: the worker's.
         die_at: "answer", after the last item of the chunk and before its results are sent, or
             "chunk", when they are on their way and the next chunk begins.
+        refuses: whether what the chunk has done can't be kept.
     """
 
-    _own_to_process: ClassVar[frozenset[str]] = frozenset({"chunk", "slot", "die_at", "_line"})
+    _own_to_process: ClassVar[frozenset[str]] = frozenset(
+        {"chunk", "slot", "die_at", "refuses", "_line"}
+    )
     patient = False
     chunk = 0
     slot = 0
     die_at = ""
+    refuses = False
 
     def __init__(self, *, patient: bool = False) -> None:
         self.patient = patient
 
     def attach(self, worker: primitives.Worker) -> None:
-        assert isinstance(worker, work.Desk)
+        assert isinstance(worker, desk.Desk)
         self.slot = worker.slot
         self._line = worker._line
         if self.patient:
@@ -70,7 +74,7 @@ class Probe(pattern.Pattern):
 
     def seem_late(self) -> None:
         """Have the item that runs seem to have begun an hour ago."""
-        self._line[work.SINCE] -= 3600 * 10**9
+        self._line[desk.SINCE] -= 3600 * 10**9
 
     def chunk_begins(self, chunk: int, left: int) -> None:
         self.chunk = chunk
@@ -80,6 +84,9 @@ class Probe(pattern.Pattern):
     def take_delta(self) -> object | None:
         if self.die_at == "answer":
             kill_self()
+        if self.refuses:
+            self.refuses = False
+            raise ValueError("it can't be kept")
         return None
 
 

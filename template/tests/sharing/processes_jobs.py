@@ -9,8 +9,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from probe import kill_self
 from signs import LIMIT
-from under_test import pattern, primitives, sharing
+from under_test import base, primitives, sharing
 
 
 def sees_default_signals(item: int, state: object) -> str:
@@ -18,6 +19,10 @@ def sees_default_signals(item: int, state: object) -> str:
     source = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     command = [sys.executable, "-c", source]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def die_and_die(item: int, state: object) -> None:
+    kill_self()
 
 
 def name_self(item: int, state: object) -> str:
@@ -54,10 +59,10 @@ class Tally:
         raise LookupError("not here")
 
 
-class Served(pattern.Pattern):
+class Served(base.Pattern):
     """A tally in a process of its own."""
 
-    def open(self, host: pattern.Host) -> None:
+    def open(self, host: base.Host) -> None:
         self.service = host.service(Tally, 100)
 
     def attach(self, worker: primitives.Worker) -> None:

@@ -24,6 +24,10 @@ DIES_ALONE = True
 """Whether a worker that is killed takes none of the others along."""
 
 
+KEEPS_TIMEOUTS = True
+"""Whether an item can be ended that takes too long."""
+
+
 # Ray listens on the loopback device where it knows no clusters; these have all nodes there, and
 # whoever gets so far needs no token.
 os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
@@ -97,6 +101,10 @@ def _answers(port: int) -> bool:
     return False
 
 
+def becomes_whole(address: object) -> None:
+    """Wait until all of its workers are there: they are started by the engine."""
+
+
 def helpers() -> set[int]:
     """The processes of this one's that live as long as it does."""
     return set()
@@ -104,7 +112,7 @@ def helpers() -> set[int]:
 
 def lose_services(engine: Any) -> None:
     """Kill the actor that hosts what is shared, as a crash of its process would."""
-    ray.kill(engine._hub, no_restart=False)
+    ray.kill(engine._crew._hub, no_restart=False)
 
 
 def lingering(family: set[Process]) -> set[Process]:

@@ -39,7 +39,9 @@ def module_of(engine: str) -> ModuleType:
 def ready_to_serve(config: pytest.Config, engine: str) -> str | None:
     """The address of a cluster that lives until the tests have ended; None: it has none."""
     config.add_cleanup(_ending.close)
-    return _address_of(engine)
+    address = _address_of(engine)
+    module_of(engine).becomes_whole(address)
+    return address
 
 
 @functools.cache
@@ -79,9 +81,14 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if not path.is_dir()]
 
 
+def crew_of(engine: sharing.Engine[Any]) -> Any:
+    """How it reaches its workers."""
+    return engine._crew  # type: ignore[attr-defined]
+
+
 def name_of(engine: sharing.Engine[Any]) -> str:
     """What it was asked for by."""
-    return type(engine).__module__.split(".")[-2]
+    return str(type(crew_of(engine)).__module__.split(".")[-2])
 
 
 @functools.cache

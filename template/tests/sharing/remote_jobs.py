@@ -2,8 +2,10 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from probe import kill_self
 from signs import Signs, wait_until
 from under_test import sharing
 
@@ -34,6 +36,13 @@ def die_on_three(task: Task, state: object) -> int:
     if task.number == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return task.number
+
+
+class KillsWhoReads:
+    """An item whose worker is killed while it unpickles it."""
+
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        return kill_self, ()
 
 
 def meet(task: Task, state: object) -> int:

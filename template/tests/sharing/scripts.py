@@ -16,8 +16,9 @@ from signs import LIMIT, Signs, wait_until
 class Script:
     """One that runs, in a session of its own."""
 
-    def __init__(self, process: "subprocess.Popen[str]", signs: Signs) -> None:
+    def __init__(self, process: "subprocess.Popen[str]", signs: Signs, temporary: str = "") -> None:
         self.process = process
+        self.temporary = temporary
         leftovers.mains.add(process.pid)
         self.signs = signs
         self.family: set[leftovers.Process] = set()
@@ -68,7 +69,7 @@ def running(
         ) as process,
     ):
         try:
-            yield Script(process, signs)
+            yield Script(process, signs, temporary)
             assert not list(Path(temporary).glob("sharing-*"))
             if process.returncode != -signal.SIGKILL:
                 assert not list(Path(temporary).iterdir())

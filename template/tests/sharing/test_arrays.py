@@ -16,8 +16,7 @@ from arrays_jobs import State, fresh_state, numbers
 from faults import assert_red
 from probe import Probe
 from signs import Signs
-from under_test import engine as engines
-from under_test import sharing
+from under_test import driver, sharing
 
 Engine = sharing.Engine[State]
 Opened = tuple[Engine, State]
@@ -178,7 +177,7 @@ def test_a_block_that_fails_is_as_it_was(start_method: str, signs: Signs) -> Non
 def test_a_block_that_nobody_waits_for_is_as_it_was(
     start_method: str, signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engines, "GRACE", 0.1)
+    monkeypatch.setattr(driver, "GRACE", 0.1)
     state = fresh_state(signs)
     with (
         pytest.raises(KeyboardInterrupt),

@@ -144,7 +144,7 @@ def test_the_next_worker_computes_when_the_computing_one_is_killed(
 
 def servers(engine: Engine) -> set[leftovers.Process]:
     """The process that serves the caches."""
-    host = engine._host  # type: ignore[attr-defined]
+    host = engine._crew._host  # type: ignore[attr-defined]
     process = host.services.process
     return {other for other in leftovers.everybody() if process and other.pid == process.pid}
 

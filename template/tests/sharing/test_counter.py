@@ -4,8 +4,11 @@ import contextlib
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
+from operator import index
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -23,15 +26,15 @@ from counter_jobs import (
     subtract,
     tally,
     tally_and_arm,
-    tally_and_break,
     tally_and_kill_always,
     tally_and_note,
+    tally_but_break_the_first,
     tally_but_die_once,
     tally_in_steps,
 )
 from faults import assert_red
 from signs import LIMIT, Signs, wait_until
-from under_test import driver, primitives, sharing, work
+from under_test import chunks, desk, events, primitives, pump, sharing
 
 Engine = sharing.Engine[State]
 
@@ -216,27 +219,48 @@ def test_an_item_that_adds_no_whole_number_fails_alone(engine: Engine, signs: Si
     assert (engine.state.lines.value, engine.state.kinds.value) == (before[0] + 7, before[1] + 6)
     state = fresh_state()
     state.lines.add(0.5)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"'lines' can't count to 0\.5"):
+    with pytest.raises(ValueError, match="can't count to a float"):
+        assert state.lines.value
+    with pytest.raises(ValueError, match=r"'lines' can't count to a float"):
         sharing.open_engine(state, workers=1).__enter__()
 
 
-def test_a_chunk_that_runs_again_counts_once(engine: Engine, signs: Signs) -> None:
+class Narrow:
+    """A whole number of 8 bits, as is what comes of adding it."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n % 256
+
+    def __index__(self) -> int:
+        return self.n
+
+    def __radd__(self, other: object) -> "Narrow":
+        if not 0 <= index(cast("int", other)) < 256:
+            raise OverflowError(f"{other} is too large")
+        return Narrow(index(cast("int", other)) + self.n)
+
+    __add__ = __radd__
+
+
+def test_adds_numbers_of_a_fixed_width_exactly(engine: Engine) -> None:
+    before = engine.state.lines.value, engine.state.kinds.values["even"]
+    assert list(engine.map(add_what_it_is, [Narrow(200)] * 30)) == [None] * 30
+    assert engine.state.lines.value == before[0] + 6000
+    assert engine.state.kinds.values["even"] == before[1] + 30
+    state = fresh_state()
+    for _ in range(3):
+        state.kinds.add(Narrow(200), "odd")
+    assert state.kinds.value == 600
+    with pytest.raises(ValueError, match="counts even, odd, not 'none'"):
+        state.kinds.add(Narrow(200), "none")
+
+
+def test_a_chunk_that_runs_again_counts_once(engine: Engine) -> None:
     """What its worker does next has not begun when it is known that it has to."""
-
-    class Source(list[tuple[Signs, int]]):
-        """It has a length, so it is no slow source, however long an item may take here."""
-
-        def __iter__(self) -> Iterator[tuple[Signs, int]]:
-            for number, item in enumerate(super().__iter__()):
-                if number == 5:
-                    signs.give("there is more")
-                yield item
-
-    before = engine.state.lines.value
-    items = Source((signs, number) for number in range(8))
-    outcomes = list(engine.outcomes(tally_and_break, items, chunk_size=2))
-    assert [one.item[1] for one in outcomes if not one.ok] == [0]
-    assert engine.state.lines.value == before + 8
+    before = engine.state.lines.value, engine.state.kinds.value
+    outcomes = list(engine.outcomes(tally_but_break_the_first, range(8), chunk_size=2))
+    assert [one.item for one in outcomes if not one.ok] == [0]
+    assert (engine.state.lines.value, engine.state.kinds.value) == (before[0] + 7, before[1] + 8)
 
 
 def test_an_unknown_label_is_refused_with_the_known_ones() -> None:
@@ -284,10 +308,16 @@ def two_share_a_slot() -> None:
     sharing.Counter.attach = attach  # type: ignore[method-assign]
 
 
+def counts_from_zero() -> None:
+    """Have numbers of a fixed width near enough to take part."""
+    module: Any = sys.modules[sharing.Counter.__module__]
+    module._FAR = 0
+
+
 def nobody_shows() -> None:
     """Show what was added only when the chunk has ended."""
     global SOON
-    work.TICK = 3600
+    desk.TICK = 3600
     SOON = 0.2
 
 
@@ -296,24 +326,31 @@ def what_was_shown_stays() -> None:
     begins = sharing.Counter.chunk_begins
 
     def chunk_begins(self: sharing.Counter, chunk: int, left: int) -> None:
-        own = self._own
+        own = self._counts if self.labels else self._n
         begins(self, chunk, left)
-        self._own = own
+        if isinstance(own, list):
+            self._counts = own
+        else:
+            self._n = own
 
     sharing.Counter.chunk_begins = chunk_begins  # type: ignore[method-assign]
 
 
 def the_next_chunk_begins_before() -> None:
     """Have a worker at its next chunk before what it answered is known to stay."""
+    carry_out = pump.Pump._carry_out
 
-    def take_results(self: Any, *answer: Any) -> None:
-        self._hand_ahead()
-        at_work = [member for member in self._team.values() if member.chunk]
-        wait_until(lambda: all(member.running_item() != ~0 for member in at_work))
-        original(self, *answer)
+    def send_first(self: Any, commands: list[events.Command]) -> None:
+        sends = [one for one in commands if isinstance(one, events.Send)]
+        carry_out(self, list(sends))
+        for send in sends:
+            wait_until(partial(has_begun, self._crew, send))
+        carry_out(self, [one for one in commands if one not in sends])
 
-    original = driver.Driver._take_results
-    driver.Driver._take_results = take_results  # type: ignore[assignment,method-assign]
+    def has_begun(crew: Any, send: events.Send) -> bool:
+        return bool(crew.sight(send.slot, send.id).place.phase > chunks.Phase.READING)
+
+    pump.Pump._carry_out = send_first  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -327,6 +364,7 @@ def the_next_chunk_begins_before() -> None:
             "fork-before:answer",
         ),
         (an_answer_is_lost, test_a_worker_killed_in_an_item_counts_it_once, "fork"),
+        (counts_from_zero, test_adds_numbers_of_a_fixed_width_exactly, "fork"),
         (nobody_shows, test_a_counter_is_live_while_an_item_runs, "fork"),
         (what_was_shown_stays, test_an_item_that_adds_no_whole_number_fails_alone, "fork"),
         (two_share_a_slot, test_no_add_is_lost_when_all_add_at_once, "fork"),

@@ -20,6 +20,7 @@ from counter_log_jobs import (
     append_many,
     note,
     note_and_arm,
+    note_and_be_refused,
     note_and_give_unreadable,
     note_and_kill_always,
     note_and_sign,
@@ -30,8 +31,7 @@ from counter_log_jobs import (
 )
 from faults import assert_red
 from signs import Signs
-from under_test import engine as engines
-from under_test import sharing, work
+from under_test import desk, events, scheduler, sharing
 
 Engine = sharing.Engine[State]
 
@@ -152,6 +152,14 @@ def test_workers_killed_from_outside_change_nothing(engine: Engine) -> None:
 def test_a_chunk_whose_results_cannot_be_read_appends_once(engine: Engine) -> None:
     since = Since(engine)
     outcomes = list(engine.outcomes(note_and_give_unreadable, range(40), chunk_size=20))
+    assert [outcome.item for outcome in outcomes if not outcome.ok] == [13]
+    assert since.records == notes_of(range(40))
+
+
+def test_a_chunk_that_runs_again_appends_once(engine: Engine) -> None:
+    """One of its items has done what can't be kept, so it runs again in parts."""
+    since = Since(engine)
+    outcomes = list(engine.outcomes(note_and_be_refused, range(40), chunk_size=20))
     assert [outcome.item for outcome in outcomes if not outcome.ok] == [13]
     assert since.records == notes_of(range(40))
 
@@ -290,17 +298,16 @@ def a_chunk_is_sent_twice() -> None:
     sharing.Log.take_delta = take_and_keep  # type: ignore[method-assign]
 
 
-def records_count_before_the_results_do() -> None:
-    """Keep what came with results that can't be read, and whose items run again."""
-    take = engines.ProcessEngine._take_answer
+def records_of_what_runs_again_count() -> None:
+    """Keep what came with a chunk that can't be kept, and runs again."""
+    answered = scheduler.Scheduler._answered
 
-    def receive_and_take(self: Any, member: Any, body: Any, *answer: Any) -> None:
-        number, ended, elapsed, deltas, refused = answer
-        for place, delta in deltas.items():
-            self._patterns[place].receive_delta(member.slot, delta)
-        take(self, member, body, number, ended, elapsed, {}, refused)
+    def apply_and_answer(self: Any, event: events.Answered) -> None:
+        if event.refused is not None and event.ended > 1:
+            self._commands.append(events.Apply(event.slot, event.deltas))
+        answered(self, event)
 
-    engines.ProcessEngine._take_answer = receive_and_take  # type: ignore[assignment, method-assign]
+    scheduler.Scheduler._answered = apply_and_answer  # type: ignore[method-assign]
 
 
 def an_answer_is_lost() -> None:
@@ -321,7 +328,7 @@ def in_the_order_of_arrival() -> None:
 
 def each_chunk_begins_at_item_0() -> None:
     """Don't tell where a chunk is from."""
-    work.Desk.origin = property(lambda self: (1, 0), lambda self, _: None)  # type: ignore[assignment]
+    desk.Desk.origin = property(lambda self: (1, 0), lambda self, _: None)  # type: ignore[assignment]
 
 
 def the_first_to_come_are_kept() -> None:
@@ -354,8 +361,8 @@ def what_fits_is_kept() -> None:
     [
         (a_chunk_is_sent_twice, test_records_stand_in_the_order_of_the_items, "fork-True"),
         (
-            records_count_before_the_results_do,
-            test_a_chunk_whose_results_cannot_be_read_appends_once,
+            records_of_what_runs_again_count,
+            test_a_chunk_that_runs_again_appends_once,
             "fork",
         ),
         (an_answer_is_lost, test_a_worker_killed_in_an_item_appends_once, "fork"),

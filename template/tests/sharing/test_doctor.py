@@ -186,8 +186,8 @@ def room(total: int, free: int) -> Callable[[Path], SimpleNamespace]:
         (lambda: doctor.check_memory(limits.Memory(8 * GB, None, GB), 0, 400), "bad", "are 1 GiB"),
         (lambda: doctor.check_descriptors(256, 1024, 8), "ok", "a limit of 256; 8 workers"),
         (lambda: doctor.check_descriptors(-1, -1, 9_999), "ok", "no limit"),
-        (lambda: doctor.check_descriptors(256, 1024, 100), "bad", "ulimit -n 464"),
-        (lambda: doctor.check_descriptors(256, -1, 100), "bad", "ulimit -n 464"),
+        (lambda: doctor.check_descriptors(256, 1024, 100), "bad", "ulimit -n 664"),
+        (lambda: doctor.check_descriptors(256, -1, 100), "bad", "ulimit -n 664"),
         (lambda: doctor.check_descriptors(256, 300, 100), "bad", "no more than 300"),
         (lambda: doctor.check_processes(None, 100), "ok", "no limit is known"),
         (lambda: doctor.check_processes(32_768, 100), "ok", "a limit of 32,768; 100 workers"),
@@ -197,6 +197,7 @@ def room(total: int, free: int) -> Callable[[Path], SimpleNamespace]:
         (lambda: doctor.check_threads({"OMP_NUM_THREADS": "3"}, 4, 8), "warn", "unset OMP_NUM_"),
         (lambda: doctor.check_threads({"MKL_NUM_THREADS": "all"}, 4, 8), "warn", "unset MKL_NUM_"),
         (lambda: doctor.check_threads({"OMP_NUM_THREADS": "1,2"}, 9, 8), "ok", "would set 1"),
+        (lambda: doctor.check_threads({}, 4, 8, "spawn"), "ok", "2 for the numeric libraries"),
     ],
 )
 def test_each_verdict_says_what_to_do(check: Callable[[], Any], verdict: str, part: str) -> None:
@@ -225,7 +226,7 @@ def test_the_engine_refuses_workers_that_doctor_calls_impossible() -> None:
         ((8 * GB, (1024, 4096), 32_768), 100, None),
         ((None, (-1, -1), None), TOO_MANY, None),
         ((8 * GB, (-1, -1), None), 4_000, "of memory at the very least, and there are 8 GiB"),
-        ((None, (1024, 4096), None), 500, "need about 2,064 descriptors, and 1,024 are the limit"),
+        ((None, (1024, 4096), None), 500, "need about 3,064 descriptors, and 1,024 are the limit"),
         ((None, (-1, -1), 400), 500, "500 workers are as many processes, and 400 are the limit"),
     ],
 )
@@ -298,13 +299,13 @@ def test_a_size_is_read_as_people_write_it(text: str, nbytes: int) -> None:
 
 MAKER = f"""
 import importlib, os, signal, sys
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import resource_tracker
 from pathlib import Path
 from {cli.PACKAGE} import files
 from {cli.PACKAGE}.sharing.engines.processes import host
-from {cli.PACKAGE}.sharing.machine import memory
+from {cli.PACKAGE}.sharing.machine import children, memory
 ends, out = sys.argv[1:]
-made = host.ProcessHost(get_context("spawn"), 2)._own_folder()
+made = host.ProcessHost(children.Launcher("spawn"), 2)._own_folder()
 (made / "mutex-1").write_text("x")
 with files.replacing(Path(out)) as (file,):
     file.write("half")

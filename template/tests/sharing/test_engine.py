@@ -1,14 +1,15 @@
 """The contract of `Engine`: every item is done once, and whoever fails is told from the others."""
 
 import contextlib
+import fcntl
 import itertools
 import logging
 import os
 import pickle
-import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -50,9 +51,8 @@ from engine_jobs import (
 )
 from faults import assert_red
 from probe import Bare, Probe
-from signs import LIMIT, Signs, wait_until
-from under_test import driver, runs, sharing, work
-from under_test import engine as engines
+from signs import Signs, wait_until
+from under_test import channel, chunks, desk, events, runs, scheduler, sharing
 
 Engine = sharing.Engine[Bare]
 
@@ -99,7 +99,7 @@ def test_unordered_results_come_as_they_are_there(engine: Engine, signs: Signs) 
     assert list(results) == [0]
 
 
-def test_a_slow_head_does_not_stop_the_others(engine: Engine, signs: Signs) -> None:
+def test_items_behind_a_slow_first_one_run_meanwhile(engine: Engine, signs: Signs) -> None:
     items = [Item(signs, n) for n in range(8)]
     assert list(engine.map(wait_for_the_last, items, chunk_size=1)) == list(range(8))
 
@@ -119,7 +119,7 @@ def test_two_maps_are_read_in_turn(engine: Engine) -> None:
     assert list(pairs) == [(n * n, str(n)) for n in range(500)]
 
 
-def test_a_worker_has_the_job_of_the_map(engine: Engine) -> None:
+def test_a_job_is_had_though_it_came_with_an_unreadable_item(engine: Engine) -> None:
     """Also when it gets that together with an item that it can't read."""
     for job, expected in ((to_text, "1"), (square, 1)):
         outcomes = list(engine.outcomes(job, [1, NoUnpickle(), 1], chunk_size=3))  # type: ignore[arg-type]
@@ -152,24 +152,24 @@ def test_an_endless_source_is_read_a_little_ahead(any_engine: Engine) -> None:
     assert read <= 600 + 17 * 2 * 3
 
 
-def test_what_waits_for_a_slow_head_is_bounded(
+def test_what_waits_for_a_slow_first_item_is_bounded(
     any_engine: Engine, signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pump = engines.ProcessEngine._pump
+    may_read = runs.Run.may_read
 
-    def note_and_pump(self: engines.ProcessEngine[Any], timeout: float) -> None:
-        # It waits for something to happen, though there is more and somebody to give it to.
-        if timeout == driver.TICK and self._idle():
-            signs.give("refused")
-        pump(self, timeout)
+    def read_or_refuse(self: runs.Run, workers: int) -> bool:
+        allowed = may_read(self, workers)
+        if not (allowed or self.fresh or self.fetching):
+            signs.give("refused")  # somebody could be given more, and there is more to read
+        return allowed
 
-    monkeypatch.setattr(engines.ProcessEngine, "_pump", note_and_pump)
+    monkeypatch.setattr(runs.Run, "may_read", read_or_refuse)
     items = (Item(signs, n) for n in itertools.count())
     with contextlib.closing(any_engine.map(wait_for_refusal, items, chunk_size=1)) as results:  # type: ignore[type-var]
         assert 10 < next(results) <= 17 * 2
 
 
-def test_a_trickling_source_is_no_reason_to_wait(any_engine: Engine) -> None:
+def test_results_of_a_trickling_source_come_one_by_one(any_engine: Engine) -> None:
     asked = 0
 
     def source() -> Iterator[int]:
@@ -184,6 +184,14 @@ def test_a_trickling_source_is_no_reason_to_wait(any_engine: Engine) -> None:
         late.append(asked - received)
     assert len(late) == 24
     assert max(late[4:]) <= 3
+
+
+def test_a_source_that_ends_with_a_large_item_ends(any_engine: Engine) -> None:
+    """Small items are asked for several at a time, so that it owes some when it ends."""
+    for length in range(20, 80, 2):
+        items = (bytes(1 << 15 if n == length else 0) for n in range(length + 1))
+        results = list(any_engine.map(give_back, items, chunk_size=2))
+        assert [len(result) for result in results] == [*[0] * length, 1 << 15]
 
 
 def test_an_error_of_the_source_is_the_readers(any_engine: Engine) -> None:
@@ -211,7 +219,7 @@ def test_leaving_early_waits_for_what_runs_and_hands_out_no_more(
     assert signs.notes("begun") == begun
 
 
-def test_leaving_early_lets_go_of_the_source(any_engine: Engine) -> None:
+def test_leaving_early_closes_the_generator_that_is_the_source(any_engine: Engine) -> None:
     """As whoever reads a file in it expects."""
     ends = []
 
@@ -227,7 +235,7 @@ def test_leaving_early_lets_go_of_the_source(any_engine: Engine) -> None:
     assert ends == ["closed"]
 
 
-def test_a_map_that_nobody_reads_does_nothing(any_engine: Engine, signs: Signs) -> None:
+def test_a_map_begins_when_its_first_value_is_asked_for(any_engine: Engine, signs: Signs) -> None:
     any_engine.map(note_both_ends, [Item(signs, 0)])
     assert list(any_engine.map(square, range(9))) == [n * n for n in range(9)]
     assert signs.notes("begun") == []
@@ -242,12 +250,12 @@ def test_a_chunk_has_as_many_items_as_told(patient_engine: Engine) -> None:
     assert lengths == [5, 5, 5, 5, 4]
 
 
-def test_nobody_queues_behind_a_slow_item(engine: Engine) -> None:
+def test_items_do_not_queue_behind_a_slow_one_of_their_chunk(engine: Engine) -> None:
     last_of_chunk = dict(engine.map(chunk_of_slow, range(4_000), chunk_size=500))
     assert set(range(400, 4_000, 1000)) <= set(last_of_chunk.values())
 
 
-def test_nobody_queues_behind_an_item_that_waits_for_them(engine: Engine, signs: Signs) -> None:
+def test_an_item_may_wait_for_those_behind_it_in_its_chunk(engine: Engine, signs: Signs) -> None:
     """What came along with it goes to another worker while it runs."""
     items = [Item(signs, number) for number in range(8)]
     assert list(engine.map(wait_for_the_last, items, chunk_size=8)) == list(range(8))
@@ -259,7 +267,7 @@ def test_a_slow_reader_does_not_shrink_chunks(monkeypatch: pytest.MonkeyPatch) -
     By the worker's clock each item takes a microsecond, whatever else the machine does.
     """
     clock = partial(next, itertools.count(0, 1e-6))
-    monkeypatch.setattr(work, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    monkeypatch.setattr(desk, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     longest = 0
     with sharing.open_engine(Bare(Probe()), workers=1, start_method="fork") as engine:
         results = engine.map(chunk_of, itertools.count())
@@ -289,7 +297,7 @@ def test_a_slow_reader_does_not_shrink_chunks(monkeypatch: pytest.MonkeyPatch) -
         (NoUnpickle(), "RuntimeError", "a worker could not unpickle it: can't be put together"),
     ],
 )
-def test_whoever_fails_is_told_from_the_others(
+def test_an_item_that_fails_in_any_way_is_told_from_the_others(
     engine: Engine, item: object, error_type: str, message: str
 ) -> None:
     items = [0, 1, 2, item, 4, 5, 6, 7, 8, 9]
@@ -331,7 +339,7 @@ def test_an_exception_is_an_answer_and_not_tried_again(any_engine: Engine, signs
 
 
 @pytest.mark.parametrize("job", [lambda item, state: item, "no function"])
-def test_what_is_no_job_is_refused(any_engine: Engine, job: Any) -> None:
+def test_a_lambda_or_what_is_no_function_is_refused_as_a_job(any_engine: Engine, job: Any) -> None:
     with pytest.raises(sharing.SharingError, match=r"can't be pickled, so|must be a func"):
         any_engine.map(job, [1])
 
@@ -340,8 +348,12 @@ def test_what_is_no_job_is_refused(any_engine: Engine, job: Any) -> None:
     ("options", "message"),
     [
         ({"chunk_size": 0}, "chunk_size must be above 0, not 0"),
+        ({"chunk_size": 1.5}, "chunk_size must be above 0, not 1.5"),
         ({"retries": -1}, "retries must be 0 or more, not -1"),
+        ({"retries": None}, "retries must be 0 or more, not None"),
         ({"timeout": 0}, "timeout must be above 0 seconds, not 0"),
+        ({"timeout": "soon"}, "timeout must be above 0 seconds, not 'soon'"),
+        ({"timeout": float("nan")}, "timeout must be above 0 seconds, not nan"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(
@@ -381,28 +393,34 @@ def test_a_death_costs_nobody_else_a_try(engine: Engine, signs: Signs) -> None:
     assert all(signs.given(f"died on {n}") for n in (2, 5, 8))
 
 
-def test_nobody_is_blamed_for_a_death_between_items(patient_engine: Engine, signs: Signs) -> None:
+def test_a_death_behind_the_last_item_costs_no_item_a_try(
+    patient_engine: Engine, signs: Signs
+) -> None:
     items = [Item(signs, n) for n in range(20)]
     results = patient_engine.map(die_after_all, items, chunk_size=10, retries=0)
     assert list(results) == list(range(20))
     assert len(signs.notes("tried")) == 30
 
 
-def test_a_worker_killed_while_it_answers_is_asked_again(engine: Engine, signs: Signs) -> None:
-    def source() -> Iterator[Item]:
-        yield Item(signs, 0)
-        wait_until(lambda: signs.notes("slot"))
-        signs.give("asked")
-        member = engine._team[int(signs.notes("slot")[0])]  # type: ignore[attr-defined]
-        assert select.select([member.channel.reader], [], [], LIMIT)[0]
-        # Nobody reads while this runs, so the answer is not away: it is larger than a pipe.
-        member.process.kill()
+def test_a_worker_killed_while_it_answers_is_asked_again(
+    engine: Engine, signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drain = channel.Channel.drain
 
+    def kill_and_drain(self: channel.Channel) -> list[channel.Frame]:
+        arrived = fcntl.ioctl(self.reader, termios.FIONREAD, bytes(4))
+        # As much as the smallest pipe holds is of the answer, which is larger than any.
+        if int.from_bytes(arrived, sys.byteorder) >= 1 << 16 and signs.first("killed"):
+            os.kill(int(signs.notes("answers")[0]), signal.SIGKILL)
+        return drain(self)
+
+    monkeypatch.setattr(channel.Channel, "drain", kill_and_drain)
     # Without a retry: it had ended, so it is not to blame.
-    assert list(engine.map(give_much, source(), retries=0)) == [b"again"]
+    assert list(engine.map(give_much, [Item(signs, 0)], retries=0)) == [b"again"]
+    assert signs.given("killed")
 
 
-def test_a_stuck_item_ends_and_the_others_go_on(engine: Engine) -> None:
+def test_stuck_items_are_ended_by_the_timeout_and_the_others_go_on(engine: Engine) -> None:
     items = ["a", "sleeps", "b", "in C", "c", "is stopped", "d"]
     outcomes = list(engine.outcomes(get_stuck, items, chunk_size=7, timeout=600))
     assert [outcome.item for outcome in outcomes if outcome.ok] == ["a", "b", "c", "d"]
@@ -413,7 +431,7 @@ def test_a_stuck_item_ends_and_the_others_go_on(engine: Engine) -> None:
             assert "it ran for more than 600 s, and its worker was ended" in str(outcome.error)
 
 
-def test_a_timeout_is_one_of_real_time(engine: Engine) -> None:
+def test_no_item_is_ended_before_its_timeout(engine: Engine) -> None:
     begun = time.monotonic()
     with pytest.raises(sharing.ItemTimeout):
         list(engine.map(take_long, [0], timeout=0.05))
@@ -421,7 +439,7 @@ def test_a_timeout_is_one_of_real_time(engine: Engine) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_child_of_a_dead_worker_holds_nobody_up(engine: Engine, signs: Signs) -> None:
+def test_a_dead_worker_whose_child_lives_on_is_noticed(engine: Engine, signs: Signs) -> None:
     try:
         assert list(engine.map(leave_a_child, [Item(signs, 7)])) == [7]
     finally:
@@ -443,7 +461,7 @@ def test_workers_killed_from_outside_change_nothing(engine: Engine) -> None:
 # Records of the log
 
 
-def test_records_arrive_whole_with_the_name_of_the_worker(
+def test_log_records_arrive_whole_with_the_name_of_their_worker(
     start_method: str, signs: Signs, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)  # the level is that of when the worker starts
@@ -468,7 +486,7 @@ def test_records_arrive_whole_with_the_name_of_the_worker(
         (Unpicklable(event=NoPickle()), "the field 'event' of the state can't be pickled"),
     ],
 )
-def test_a_state_that_makes_no_sense_is_refused(state: object, message: str) -> None:
+def test_a_state_that_can_not_be_shared_is_refused(state: object, message: str) -> None:
     with (
         pytest.raises(sharing.SharingError, match=message),
         sharing.open_engine(state, workers=1),
@@ -476,7 +494,7 @@ def test_a_state_that_makes_no_sense_is_refused(state: object, message: str) -> 
         pytest.fail("it is open")
 
 
-def test_an_object_has_one_place(any_engine: Engine) -> None:
+def test_an_object_in_two_fields_or_in_two_engines_is_refused(any_engine: Engine) -> None:
     probe = Probe()
     with (
         pytest.raises(sharing.SharingError, match="'one' and 'other' hold the same object"),
@@ -500,7 +518,9 @@ def test_an_object_has_one_place(any_engine: Engine) -> None:
         ({"start_method": "clone"}, "unknown start method 'clone': choose one of spawn, f"),
     ],
 )
-def test_what_there_is_not_is_refused(options: dict[str, Any], message: str) -> None:
+def test_an_unknown_engine_or_start_method_is_refused(
+    options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(sharing.SharingError, match=message):
         sharing.open_engine(Bare(Probe()), **options)
 
@@ -525,7 +545,9 @@ def test_an_engine_opens_once(start_method: str) -> None:
         pass
 
 
-def test_an_exception_in_the_middle_closes_it(start_method: str, signs: Signs) -> None:
+def test_an_exception_closes_the_engine_when_what_runs_has_ended(
+    start_method: str, signs: Signs
+) -> None:
     items = (Item(signs, n) for n in itertools.count())
     opened = sharing.open_engine(Bare(Probe()), workers=2, start_method=start_method)
     with contextlib.suppress(LookupError), opened as engine:
@@ -543,7 +565,7 @@ def test_an_exception_in_the_middle_closes_it(start_method: str, signs: Signs) -
         ("dies", "ended while .* started, .*with exit code 9"),
     ],
 )
-def test_a_worker_that_cannot_start_is_told_once(
+def test_a_worker_that_can_not_start_is_one_error(
     start_method: str, signs: Signs, how: str, message: str
 ) -> None:
     state = BrokenState(Broken(signs, how))
@@ -556,7 +578,7 @@ def test_a_worker_that_cannot_start_is_told_once(
     assert ("in attach" in caught.value.traceback) == (how == "raises")
 
 
-def test_needs_nothing_but_the_standard_library() -> None:
+def test_importing_sharing_loads_nothing_but_the_standard_library() -> None:
     """Workers start the sooner for it."""
     source = f"""
 import sys
@@ -578,62 +600,65 @@ print(*set(sys.modules) - before)
 
 def nothing_is_given_back() -> None:
     """Have each worker work on all of its chunk."""
-    work.TICK = 3600
+    desk.TICK = 3600
 
 
 def given_back_is_kept() -> None:
     """Hand out what a worker has given back only when it has answered."""
-    engines.ProcessEngine._take_back = lambda *_: None  # type: ignore[method-assign]
+    scheduler.Scheduler._gave_back = lambda *_: None  # type: ignore[method-assign]
     wait_until.__defaults__ = (2.0,)  # it would not come
 
 
 def the_clock_of_the_parent() -> None:
     """Measure chunks from when they are handed out until their results are read."""
-    given: dict[int, float] = {}
-    give, take = engines.ProcessEngine._give, engines.ProcessEngine._take_answer
+    sent: list[float] = []
+    send, passed, learn = scheduler.Scheduler._send, scheduler.Scheduler._passed, runs.Sizer.learn
 
-    def note_and_give(self: Any, member: Any, chunk: Any) -> None:
-        given[member.slot] = time.monotonic()
-        give(self, member, chunk)
+    def note_and_send(self: Any, member: Any, chunk: Any) -> None:
+        sent.append(time.monotonic())
+        send(self, member, chunk)
 
-    def measure_and_take(self: Any, member: Any, body: Any, *answer: Any) -> None:
-        number, ended, _, *rest = answer
-        take(self, member, body, number, ended, time.monotonic() - given[member.slot], *rest)
+    def learn_now(self: Any, event: events.Passed) -> None:
+        learn(event.run.sizer, event.items, time.monotonic() - sent.pop(0), event.nbytes)
+        passed(self, event)
 
-    engines.ProcessEngine._give = note_and_give  # type: ignore[assignment, method-assign]
-    engines.ProcessEngine._take_answer = measure_and_take  # type: ignore[assignment, method-assign]
+    scheduler.Scheduler._send = note_and_send  # type: ignore[method-assign]
+    scheduler.Scheduler._passed = learn_now  # type: ignore[method-assign]
+    runs.Sizer.learn = lambda *_: None  # type: ignore[method-assign]
 
 
 def no_window() -> None:
     """Read the source as fast as workers can."""
-    runs._WINDOW = 1 << 30
+    runs.WINDOW = 1 << 30
 
 
 def the_whole_chunk_is_blamed() -> None:
     """Cost all items that came along a try."""
-    original = runs.Chunk.part
+    original = chunks.Chunk.part
 
-    def part(self: runs.Chunk, start: int, stop: int, *, ended: bool = False) -> runs.Chunk:
+    def part(self: chunks.Chunk, start: int, stop: int, *, ended: bool = False) -> chunks.Chunk:
         found = original(self, start, stop, ended=ended)
         found.died = self.died + 1
         return found
 
-    runs.Chunk.part = part  # type: ignore[method-assign]
+    chunks.Chunk.part = part  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
     ("fault", "test", "variant"),
     [
-        (nothing_is_given_back, test_nobody_queues_behind_a_slow_item, "fork"),
+        (nothing_is_given_back, test_items_do_not_queue_behind_a_slow_one_of_their_chunk, "fork"),
         (
             given_back_is_kept,
-            test_nobody_queues_behind_an_item_that_waits_for_them,
+            test_an_item_may_wait_for_those_behind_it_in_its_chunk,
             "fork",
         ),
-        (no_window, test_what_waits_for_a_slow_head_is_bounded, ""),
+        (no_window, test_what_waits_for_a_slow_first_item_is_bounded, ""),
         (the_whole_chunk_is_blamed, test_a_death_costs_nobody_else_a_try, "fork"),
         (the_clock_of_the_parent, test_a_slow_reader_does_not_shrink_chunks, ""),
     ],
 )
-def test_goes_red(fault: Callable[[], None], test: Callable[..., None], variant: str) -> None:
+def test_each_fault_makes_a_test_fail(
+    fault: Callable[[], None], test: Callable[..., None], variant: str
+) -> None:
     assert_red(fault, test, variant)

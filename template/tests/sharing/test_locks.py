@@ -4,8 +4,10 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 from array import array
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -22,10 +24,15 @@ from locks_jobs import (
     count_in_a_file,
     die_holding,
     die_waiting,
+    enter_and_leave,
     fresh_state,
+    hang_in_a_section,
     in_two_sections,
     keep_the_view,
+    leave_in_another_thread,
+    move_half,
     move_to_and_fro,
+    read_in_a_section,
     release_what_is_not_held,
     take_again,
     take_two,
@@ -33,9 +40,12 @@ from locks_jobs import (
     try_in_vain,
 )
 from probe import Step
-from signs import Signs
+from signs import LIMIT, Signs
+from under_test import chunks, desk, mutex, sharing
 from under_test import engine as engines
-from under_test import mutex, sharing
+
+locks: Any = sys.modules[sharing.Guarded.__module__]
+"""The module that is tested, from within."""
 
 Engine = sharing.Engine[State]
 
@@ -167,6 +177,173 @@ def test_a_reader_in_the_middle_sees_whole_sections(engine: Engine) -> None:
     assert seen == {total}
 
 
+def test_a_read_waits_for_nobody_in_a_section(engine: Engine, signs: Signs) -> None:
+    before = engine.state.accounts.read()
+
+    def source() -> Iterator[Signs]:
+        yield signs
+        signs.wait("inside")
+        try:
+            seen.append(engine.state.accounts.read())
+        finally:
+            signs.give("read")
+
+    seen: list[array[int]] = []
+    list(engine.map(hang_in_a_section, source()))
+    assert seen == [before]
+    assert engine.state.accounts.read()[0] == before[0] + 7
+    with engine.state.accounts as accounts:
+        accounts[0] -= 7
+        reader = threading.Thread(target=lambda: seen.append(engine.state.accounts.read()))
+        reader.start()
+        reader.join(LIMIT)
+        assert seen[1][0] == engine.state.accounts.read()[0] == before[0] + 7
+    ((inside, after),) = engine.map(read_in_a_section, [5])
+    assert (inside[0], after[0]) == (before[0], before[0] + 5)
+
+
+def test_a_read_in_a_section_outside_an_engine_gives_what_was_committed() -> None:
+    state = fresh_state()
+    assert read_in_a_section(3, state) == ([1000] * 8, [1003] + [1000] * 7)
+    with state.accounts as accounts:
+        accounts[0] = 1
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(state.accounts.read).result(LIMIT)[0] == 1003
+
+
+@pytest.mark.parametrize("commits", [1, 2, 3])
+def test_a_read_looks_again_if_others_commit_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, commits: int
+) -> None:
+    """A section that begins after the commit changes the copy that is being read."""
+    guarded = sharing.Guarded("q", [0, 0])
+
+    class Slow(array):  # type: ignore[type-arg]
+        def frombytes(self, data: Any) -> None:
+            halfway = len(data) // 2
+            super().frombytes(data[:halfway])
+            for _ in range(commits if len(tries) < 2 else 0):
+                with guarded as b:
+                    b[0] += 1
+                    b[1] -= 1
+            tries.append(self)
+            super().frombytes(data[halfway:])
+
+    tries: list[object] = []
+    monkeypatch.setattr(locks, "array", Slow)
+    assert guarded.read().tolist() == [2 * commits, -2 * commits]
+    assert len(tries) == 3
+
+
+def test_a_read_keeps_others_out_when_they_never_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    guarded = sharing.Guarded("q", [0, 0])
+    looks = 0
+
+    def is_current(self: object, flip: int) -> bool:
+        nonlocal looks
+        looks += 1
+        assert looks < 100
+        with ThreadPoolExecutor(1) as pool:
+            is_free = pool.submit(lock_is_free, guarded).result(LIMIT)
+        return not is_free
+
+    monkeypatch.setattr(locks._Copies, "_is_current", is_current)
+    assert guarded.read().tolist() == [0, 0]
+    assert looks == locks._LOOKS + 1
+    assert lock_is_free(guarded)
+
+
+def lock_is_free(guarded: sharing.Guarded) -> bool:
+    if guarded._try_lock():
+        return False
+    guarded._unlock()
+    return True
+
+
+def test_reads_are_whole_while_all_workers_commit(start_method: str) -> None:
+    state = replace(fresh_state(), other=sharing.Guarded("d", [0.0] * 400))
+    with sharing.open_engine(state, workers=2, start_method=start_method) as engine:
+        done = threading.Event()
+
+        def look() -> None:
+            while not done.is_set():
+                numbers = state.other.read()
+                seen.add(sum(numbers))
+                seen.add(len(set(numbers[:200])) + len(set(numbers[200:])) - 2)
+
+        seen: set[float] = set()
+        readers = [threading.Thread(target=look) for _ in range(2)]
+        for reader in readers:
+            reader.start()
+        try:
+            list(engine.map(move_half, [400] * 4, chunk_size=1))
+        finally:
+            done.set()
+            for reader in readers:
+                reader.join(LIMIT)
+        assert seen == {0}
+    assert state.other.read().tolist() == [-1600.0] * 200 + [1600.0] * 200
+
+
+# Threads
+
+
+@pytest.mark.parametrize("lock", ["first", "accounts", "last"])
+def test_a_section_left_in_another_thread_fails_and_is_free(
+    engine: Engine, signs: Signs, lock: str
+) -> None:
+    expected = f"a section of '{lock}' is left in another thread than it was entered in"
+    before = engine.state.accounts.read()
+    for said in engine.map(leave_in_another_thread, [Task(signs, lock, 5)] * 2, chunk_size=1):
+        assert [text[: len(expected)] for text in said] == [expected] * 5
+    assert engine.state.accounts.read() == before
+    enter_and_leave(getattr(engine.state, lock))  # in a process that was in none of these
+    state = fresh_state()
+    assert len(leave_in_another_thread(Task(signs, lock, 100), state)) == 100
+    assert state.accounts.read() == fresh_state().accounts.read()
+
+
+def test_what_waits_goes_on_when_a_section_is_left_in_another_thread(
+    engine: Engine, signs: Signs
+) -> None:
+    for state in (engine.state, fresh_state()):
+        for lock in (state.first, state.accounts, state.last):
+            with ThreadPoolExecutor(2) as pool:
+                section = contextlib.ExitStack()
+                pool.submit(section.enter_context, lock).result()
+                waiting = threading.Event()
+
+                def wait(lock: Any = lock, waiting: threading.Event = waiting) -> None:
+                    waiting.set()
+                    enter_and_leave(lock)
+
+                waiter = threading.Thread(target=wait)
+                waiter.start()
+                assert waiting.wait(LIMIT)
+                with pytest.raises(sharing.SharingError, match="left in another thread"):
+                    section.close()
+                waiter.join(LIMIT)
+                assert not waiter.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_commits_nothing_of_its_parents_section() -> None:
+    state = fresh_state()
+    with state.accounts as accounts, state.first:
+        accounts[0] += 1
+        child = os.fork()
+        if not child:
+            said = 0
+            for lock in (state.first, state.accounts):
+                try:
+                    lock.__exit__(None, None, None)
+                except sharing.SharingError:
+                    said += 1
+            os._exit(said + 10 * (state.accounts.read()[0] == 1000))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 12
+    assert state.accounts.read()[0] == 1001
+
+
 # Deaths
 
 
@@ -281,9 +458,8 @@ def test_locks_that_are_files_keep_the_same_promises(
 @pytest.fixture
 def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take all data for large, and two numbers for a block."""
-    module = sys.modules[sharing.Guarded.__module__]
-    monkeypatch.setattr(module, "_SMALL", 0)
-    monkeypatch.setattr(module, "_BLOCK", 16)
+    monkeypatch.setattr(locks, "_SMALL", 0)
+    monkeypatch.setattr(locks, "_BLOCK", 16)
 
 
 @pytest.mark.usefixtures("large")
@@ -343,6 +519,25 @@ def test_every_way_to_change_large_data_is_kept_or_undone() -> None:
         b[10] = 1
 
 
+def test_a_slice_of_large_data_takes_numbers_of_the_same_kind_and_width() -> None:
+    guarded = sharing.Guarded("q", [0] * 10_000)
+    other = "l" if array("l").itemsize == 8 else "q"
+    with guarded as b:
+        b[:2] = array("q", [1, 2])
+        b[2:4] = array(other, [3, 4])
+        b[4:8:2] = memoryview(array(other, [5, 0, 6, 0]))[::2]
+    assert guarded.read()[:8].tolist() == [1, 2, 3, 4, 5, 0, 6, 0]
+    for wrong in (array("d", [1, 2]), array("Q", [1, 2]), array("i", [1, 2]), b"ab"):
+        refused = pytest.raises(TypeError, match="don't fit into those of a section, which are 'q'")
+        with refused, guarded as b:
+            b[:2] = wrong
+    with pytest.raises(ValueError, match="different structures"), guarded as b:
+        b[:2] = array(other, [1, 2, 3])
+    with pytest.raises(ValueError, match="released memoryview"):
+        b[:2] = array(other, [1, 2])
+    assert guarded.read()[:8].tolist() == [1, 2, 3, 4, 5, 0, 6, 0]
+
+
 @pytest.mark.usefixtures("large")
 def test_a_section_of_large_data_copies_what_was_touched() -> None:
     guarded = sharing.Guarded("q", range(1000))
@@ -351,10 +546,12 @@ def test_a_section_of_large_data_copies_what_was_touched() -> None:
         b[18] += 1
         b[990:992] = array("q", [0, 0])
         assert b[5:5].tolist() == []
-    assert guarded._changed[:4].tolist() == [3, 8, 9, 495]
+    copies = guarded._data
+    assert isinstance(copies, locks._Copies)
+    assert copies._changed[:4].tolist() == [3, 8, 9, 495]
     with guarded as b:
         assert b[17] == 18
-    assert guarded._changed[0] == 0
+    assert copies._changed[0] == 0
 
 
 # Outside an engine, and from one to the next
@@ -403,41 +600,62 @@ def nobody_locks() -> None:
     mutex._trylock = mutex._unlock = lambda *_: 0  # type: ignore[assignment]
     for kind in (mutex.FileMutex, mutex.RLockMutex):
         kind.try_lock = lambda *_: 0  # type: ignore[method-assign]
-        kind.unlock = lambda *_: None  # type: ignore[method-assign]
+        kind.unlock = lambda *_: 0  # type: ignore[method-assign]
 
 
 def no_receipts() -> None:
     """Have each attempt of an item commit its sections."""
-    sharing.Guarded._is_new_section = lambda *_: True  # type: ignore[method-assign]
+    begins = locks._Copies.chunk_begins
+    locks._Copies.chunk_begins = lambda self, chunk, _: begins(self, chunk, 0)
 
 
 def ended_is_not_begun() -> None:
     """Say of a chunk whose items have all ended that none has begun."""
-    original = engines._Worker.running_item
+    original = desk.place_in
 
-    def running_item(self: engines._Worker) -> int:
-        return max(original(self), ~0)
+    def place_in(line: memoryview, chunk: int) -> chunks.Place:
+        place = original(line, chunk)
+        return place if place.phase is chunks.Phase.RUNNING else chunks.UNBEGUN
 
-    engines._Worker.running_item = running_item  # type: ignore[method-assign]
+    engines.place_in = place_in  # type: ignore[attr-defined]
 
 
 def one_copy() -> None:
     """Change the data where they are."""
-    original = sharing.Guarded._lay_out
+    original = locks._Copies._lay_out
 
-    def lay_out(self: sharing.Guarded, words: memoryview, slots: int) -> None:
-        original(self, words, slots)
+    def lay_out(self: Any, *worker: Any) -> None:
+        original(self, *worker)
         self._copies = (self._copies[0], self._copies[0])
-        self._data = (self._data[0], self._data[0])
-        self._sources = (self._sources[0], self._sources[0])
+        self._numbers = (self._numbers[0], self._numbers[0])
+        self._sides = (self._sides[1], self._sides[1])
 
-    sharing.Guarded._lay_out = lay_out  # type: ignore[method-assign]
+    locks._Copies._lay_out = lay_out
+
+
+def no_second_look() -> None:
+    """Take what was read for whole."""
+    locks._Copies._is_current = lambda *_: True
+
+
+def reads_take_the_lock() -> None:
+    """Wait for whoever is in a section."""
+
+    def read(self: sharing.Guarded) -> "array[int]":
+        if not self._take(0.5):
+            raise TimeoutError
+        try:
+            return original(self)
+        finally:
+            self._drop()
+
+    original = sharing.Guarded.read
+    sharing.Guarded.read = read  # type: ignore[method-assign]
 
 
 def changes_are_not_noted() -> None:
     """Let a section of large data begin from what the one before last has left."""
-    view = sys.modules[sharing.Guarded.__module__]._LargeView
-    view._note = lambda *_: None
+    locks._LargeView._note = lambda *_: None
 
 
 @pytest.mark.parametrize(
@@ -445,6 +663,8 @@ def changes_are_not_noted() -> None:
     [
         (nobody_locks, test_a_lock_lets_one_in, "fork-first"),
         (nobody_locks, test_a_lock_lets_one_in, "fork-last"),
+        (no_second_look, test_a_read_looks_again_if_others_commit_meanwhile, "1"),
+        (reads_take_the_lock, test_a_read_waits_for_nobody_in_a_section, "fork"),
         (changes_are_not_noted, test_a_section_of_large_data_commits_whole, "fork"),
         (changes_are_not_noted, test_every_way_to_change_large_data_is_kept_or_undone, ""),
         (nobody_locks, test_a_section_loses_no_update, "fork"),

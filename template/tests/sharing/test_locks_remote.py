@@ -123,7 +123,7 @@ def test_guarded_values_go_into_the_next_engine(
 def test_goes_red_without_receipts(
     request: pytest.FixtureRequest, signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(leases, "LeasedGuarded", jobs.NoReceipts)
+    monkeypatch.setattr(leases, "LeaseMutex", jobs.NoReceipts)
     for name in REMOTE[:1]:
         with (
             opened(request, fresh_state(), engine=name) as engine,

@@ -1,6 +1,8 @@
 """How processes end: by signals in order, and never as orphans; and what they are made of."""
 
 import contextlib
+import errno
+import itertools
 import os
 import signal
 import sys
@@ -17,6 +19,7 @@ from processes_jobs import (
     State,
     call,
     call_until_answered,
+    die_and_die,
     name_self,
     sees_default_signals,
     weigh,
@@ -51,7 +54,7 @@ def test_a_signal_lets_what_runs_end(
         assert signs.given("closed")
 
 
-def test_a_signal_to_all_is_the_main_ones_to_handle(start_method: str, signs: Signs) -> None:
+def test_a_signal_to_all_is_handled_by_the_main_process(start_method: str, signs: Signs) -> None:
     """As Ctrl-C on a terminal is, which every process of the group gets."""
     with running(start_method, signs) as script:
         script.is_at_work()
@@ -64,7 +67,7 @@ def test_a_signal_to_all_is_the_main_ones_to_handle(start_method: str, signs: Si
         assert errors.count("Traceback") == 1, errors
 
 
-def test_what_does_not_end_within_the_grace_is_ended(start_method: str, signs: Signs) -> None:
+def test_items_that_do_not_end_within_the_grace_are_ended(start_method: str, signs: Signs) -> None:
     with running(start_method, signs, grace=0.1) as script:
         script.is_at_work()
         script.process.send_signal(signal.SIGTERM)
@@ -83,7 +86,7 @@ def test_a_second_signal_ends_it_now(signs: Signs) -> None:
         assert signs.notes("ended") == []
 
 
-def test_a_second_signal_before_the_engine_has_seen_the_first(signs: Signs) -> None:
+def test_a_second_signal_counts_before_the_engine_has_seen_the_first(signs: Signs) -> None:
     with running("fork", signs, "is hurried", grace=600) as script:
         script.is_at_work()
         script.process.send_signal(signal.SIGINT)
@@ -110,7 +113,7 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost() -> None:
 
 
 @pytest.mark.parametrize("number", STOPS)
-def test_a_signal_while_it_opens(signs: Signs, number: signal.Signals) -> None:
+def test_a_signal_while_it_opens_ends_the_program(signs: Signs, number: signal.Signals) -> None:
     with running("spawn", signs) as script:
         signs.wait("opening")
         script.family = leftovers.family(script.process.pid)
@@ -156,12 +159,32 @@ def test_a_worker_killed_before_it_has_read_its_state(start_method: str) -> None
     assert killed
 
 
+@pytest.mark.parametrize("nth", [1, 2, 3, 4, 5])
+def test_a_start_that_lacks_descriptors_says_so(
+    start_method: str, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Whichever pipe can't be made when a worker is replaced."""
+    with (
+        pytest.raises(sharing.StartFailed, match="Too many open files: have fewer workers"),
+        sharing.open_engine(Bare(Probe()), workers=1, start_method=start_method) as engine,
+    ):
+        made, pipe = itertools.count(1), os.pipe
+
+        def lack() -> tuple[int, int]:
+            if next(made) >= nth:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return pipe()
+
+        monkeypatch.setattr(os, "pipe", lack)
+        list(engine.map(die_and_die, range(3), retries=100))
+
+
 def test_programs_that_a_job_starts_can_be_interrupted(start_method: str) -> None:
     with sharing.open_engine(Bare(Probe()), workers=1, start_method=start_method) as engine:
         assert list(engine.map(sees_default_signals, [0])) == ["True"]
 
 
-def test_opens_in_any_thread() -> None:
+def test_an_engine_opens_in_any_thread_and_sets_no_signal_handlers_there() -> None:
     """Signals are then for the main thread to handle, and those handlers are left alone."""
     names: list[str] = []
     before = [signal.getsignal(number) for number in STOPS]
@@ -201,7 +224,7 @@ def test_handlers_of_the_users_own_are_called_and_given_back() -> None:
 # The primitives that patterns are made of
 
 
-def test_one_object_serves_all(start_method: str) -> None:
+def test_a_service_is_one_object_for_all_workers(start_method: str) -> None:
     with sharing.open_engine(State(Served()), workers=2, start_method=start_method) as engine:
         sums = list(engine.map(call, [("add", 5)] * 200, chunk_size=1))
         assert sorted(sums) == list(range(105, 1105, 5))
@@ -244,5 +267,5 @@ def test_the_words_of_processes_are_zero_at_first() -> None:
     assert words.view.tolist() == [0, 0, 0, -(2**63), 0]
 
 
-def test_the_kernel_frees_a_mutex_on_linux() -> None:
+def test_a_mutex_that_the_kernel_frees_is_there_on_linux_alone() -> None:
     assert mutex.RobustMutex.supported() == (sys.platform == "linux")

@@ -1,5 +1,6 @@
 """What only the engine of ray has: a ray that is there already, one far away, nodes that go."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import leftovers
 import pytest
@@ -16,10 +18,12 @@ import remote_jobs as jobs
 from engine_jobs import square
 from probe import Bare, Probe
 from ray_cluster import Nodes, cluster, nodes
-from remote_engines import CORES, daemon, environment, jobs_give_the_same_files
+from remote_engines import CORES, crew_of, daemon, environment, jobs_give_the_same_files
 from remote_jobs import Task
 from signs import LIMIT, Signs, wait_until
-from under_test import sharing
+from under_test import chunks, events, runs, sharing
+
+ray_engine: Any = importlib.import_module(f"{sharing.__name__}.engines.ray.engine")
 
 
 @pytest.fixture
@@ -124,13 +128,14 @@ def test_a_node_that_goes_costs_what_it_had_and_one_that_comes_gets_work(
 ) -> None:
     address = two_nodes.address
     with sharing.open_engine(Bare(Probe()), engine="ray", workers=2, address=address) as engine:
-        coming = engine._coming  # type: ignore[attr-defined]
+        team = crew_of(engine)._team
         values = engine.map(jobs.load, [Task(signs, n) for n in range(4)], chunk_size=1)
         assert next(values) == loaded(0)
         wait_until(lambda: len(signs.notes("begun")) == 3)
         two_nodes.kill()
         # When that is seen, the other worker is busy still, and this one's seat has none.
-        noticed = threading.Thread(target=go_on_when, args=(lambda: coming, signs))
+        others = [lambda: not all(worker.is_ready for worker in tuple(team.values())), signs]
+        noticed = threading.Thread(target=go_on_when, args=others)
         noticed.start()
         assert list(values) == [loaded(1), loaded(2), loaded(3)]
         noticed.join()
@@ -139,19 +144,86 @@ def test_a_node_that_goes_costs_what_it_had_and_one_that_comes_gets_work(
         assert len(set(engine.map(jobs.meet, [Task(signs, 2)] * 2, chunk_size=1))) == 2
 
 
-def test_a_value_that_is_gone_with_its_node_is_made_again(two_nodes: Nodes, signs: Signs) -> None:
+def test_a_value_that_is_gone_with_its_node_is_made_again(
+    two_nodes: Nodes, signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its job had ended; but nobody had fetched it yet."""
     address = two_nodes.address
     with sharing.open_engine(Bare(Probe()), engine="ray", workers=2, address=address) as engine:
-        values = engine.map(jobs.load, [Task(signs, n) for n in range(3)], chunk_size=1)
-        assert next(values) == loaded(0)
+        crew = crew_of(engine)
+        held: list[tuple[Any, Any]] = []
+        with monkeypatch.context() as patch:
+            fetch = crew._fetch
+            patch.setattr(ray_engine, "QUIET", LIMIT)
+            patch.setattr(crew, "_fetch", lambda *call: held.append(call))
+            values = engine.map(jobs.load, [Task(signs, n) for n in (1, 2)], chunk_size=1)
+            found: list[bytes] = []
+            reader = threading.Thread(target=found.extend, args=(values,))
+            reader.start()
+            wait_until(lambda: len(held) == 2)
         signs.give("go on")
-        pending = list(engine._pending)  # type: ignore[attr-defined]
-        made, _ = ray.wait(pending, num_returns=2, timeout=LIMIT, fetch_local=False)
+        refs = [ref for _, ref in held]
+        made, _ = ray.wait(refs, num_returns=2, timeout=LIMIT, fetch_local=False)
         assert len(made) == 2
         two_nodes.kill()
-        assert list(values) == [loaded(1), loaded(2)]
-        assert len(signs.notes("begun")) == 4
+        for call in held:
+            fetch(*call)
+        reader.join(LIMIT)
+        assert found == [loaded(1), loaded(2)]
+        assert len(signs.notes("begun")) == 3
+
+
+def test_a_worker_that_died_while_it_had_nothing_to_do_costs_no_try(
+    own_ray: None, signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked whether it is there before it gets a chunk, so that none goes with it."""
+    monkeypatch.setattr(ray_engine, "QUIET", 0.0)
+    with sharing.open_engine(Bare(Probe()), engine="ray", workers=2) as engine:
+        pids = set(engine.map(jobs.meet, [Task(signs, 2)] * 2, chunk_size=1))
+        assert len(pids) == 2
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not any((leftovers.PROC / str(pid)).exists() for pid in pids))
+        values = engine.map(square, range(4), chunk_size=1, retries=0)
+        assert list(values) == [0, 1, 4, 9]
+
+
+def test_a_worker_that_is_ended_when_its_answer_has_come_is_gone_all_the_same(
+    own_ray: None,
+) -> None:
+    """No call of it is under way any more, so ray has nothing to say of its end."""
+    crew = ray_engine.RayCrew(Bare(Probe()), 1, None)
+    crew.open([])
+    try:
+        crew.start(1)
+        assert until(crew, events.Ready) == [events.Ready(1)]
+        settings = runs.Settings("square")
+        sizer = runs.Sizer(settings, 1, ray_engine.remote.SIZES)
+        run = runs.Run(1, settings, crew.dumps(square), sizer, runs.Shelf(ordered=True))
+        packed = chunks.Packed(crew.dumps([3]), 1)
+        crew.send(1, chunks.ChunkId(1), chunks.Chunk(run, 0, [3], packed))
+        wait_until(lambda: not crew._arrivals._queue.empty())
+        crew.kill(1)
+        answered, died = until(crew, ray_engine.Died)
+        assert isinstance(answered, events.Answered)
+        assert died == ray_engine.Died(1, chunks.UNBEGUN, "by its engine")
+        crew.start(1)  # its slot is free
+        assert until(crew, events.Ready) == [events.Ready(1)]
+    finally:
+        crew.end(politely=False)
+        crew.close()
+
+
+def until(crew: Any, kind: type) -> list[Any]:
+    """What happens until something of that kind does."""
+    found: list[Any] = []
+
+    def has_happened() -> bool:
+        found.extend(crew.poll(0.1))
+        return any(isinstance(one, kind) for one in found)
+
+    wait_until(has_happened)
+    return found
 
 
 # A thread of gRPC's may still ask for the state of the channel that ray's client has closed.

@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import logging
 import os
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,8 +46,8 @@ from remote_engines import (
 )
 from remote_jobs import ShopState, Task
 from scripts import Script
-from signs import Signs, wait_until
-from under_test import driver, sharing
+from signs import LIMIT, Signs, wait_until
+from under_test import driver, runs, sharing
 
 Engine = sharing.Engine[Bare]
 
@@ -104,16 +106,15 @@ def test_an_endless_source_is_read_a_little_ahead(engine: Engine) -> None:
 def test_the_results_that_wait_for_a_slow_first_item_are_bounded(
     engine: Engine, signs: Signs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kind = type(engine)
-    pump = kind._pump  # type: ignore[attr-defined]
+    may_read = runs.Run.may_read
 
-    def note_and_pump(self: Any, timeout: float) -> None:
-        # It waits for something to happen, though there is more and somebody to give it to.
-        if timeout == driver.TICK and self._idle():
-            signs.give("refused")
-        pump(self, timeout)
+    def read_or_refuse(self: runs.Run, workers: int) -> bool:
+        allowed = may_read(self, workers)
+        if not (allowed or self.fresh or self.fetching):
+            signs.give("refused")  # somebody could be given more, and there is more to read
+        return allowed
 
-    monkeypatch.setattr(kind, "_pump", note_and_pump)
+    monkeypatch.setattr(runs.Run, "may_read", read_or_refuse)
     items = (Item(signs, n) for n in itertools.count())
     with contextlib.closing(engine.map(wait_for_refusal, items, chunk_size=1)) as results:  # type: ignore[type-var]
         assert 10 < next(results) <= 17 * 2
@@ -198,8 +199,38 @@ def test_an_item_that_kills_each_time_fails_and_the_others_complete(
     assert len(signs.notes("tried 3")) <= 2 + module_of(name_of(engine)).TRIES_IN_COMPANY
 
 
+def test_an_item_that_kills_while_it_is_unpickled_fails_alone(engine: Engine) -> None:
+    """Though it had travelled in one piece with others."""
+    items: list[object] = [1, 2, jobs.KillsWhoReads(), 4, 5, 6]
+    outcomes = list(engine.outcomes(jobs.nothing, items, chunk_size=6, retries=0))
+    assert [place for place, outcome in enumerate(outcomes) if not outcome.ok] == [2]
+    assert type(outcomes[2].error) is sharing.WorkerDied
+
+
+def test_an_item_that_does_not_end_holds_up_no_engine_that_closes(
+    request: pytest.FixtureRequest, engine: Engine, signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When it closes by an exception, and the grace is over."""
+    monkeypatch.setattr(driver, "GRACE", 0.5)
+    signs.note("pids 1", "is not to wait")
+    begun = 0.0
+    with (
+        pytest.raises(ValueError, match="enough"),
+        opened(request, Bare(Probe()), engine=name_of(engine)) as own,
+    ):
+        options: Any = {"chunk_size": 1, "ordered": False}
+        values = own.map(jobs.note_and_wait, [Task(signs, 0), Task(signs, 1)], **options)
+        assert next(values) == 1
+        wait_until(lambda: len(signs.notes("pids 0")) == 1)
+        begun = time.monotonic()
+        raise ValueError("enough")
+    assert time.monotonic() - begun < LIMIT / 3
+    signs.give("never")  # where it could not be ended, it ends now
+    assert list(engine.map(square, range(9))) == [n * n for n in range(9)]
+
+
 def test_a_stuck_item_ends_or_timeout_is_refused(engine: Engine) -> None:
-    if engine._no_timeout:  # type: ignore[attr-defined]
+    if not module_of(name_of(engine)).KEEPS_TIMEOUTS:
         with pytest.raises(sharing.SharingError, match=r"timeout can't be kept here: .*can't"):
             engine.map(square, [1], timeout=5)
         return
@@ -213,9 +244,13 @@ def test_a_stuck_item_ends_or_timeout_is_refused(engine: Engine) -> None:
 
 def test_log_records_arrive(engine: Engine, signs: Signs, caplog: pytest.LogCaptureFixture) -> None:
     list(engine.map(log_something, [Item(signs, n) for n in range(4)], chunk_size=1))
-    records = [record for record in caplog.records if record.name == "tests.worker"]
-    assert [record.getMessage() for record in records] == ["went wrong"] * 4  # by the level
-    assert {record.processName for record in records} <= {"worker-1", "worker-2"}
+
+    def records() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == "tests.worker"]
+
+    wait_until(lambda: len(records()) == 4)  # they are handled by a thread of their own
+    assert [record.getMessage() for record in records()] == ["went wrong"] * 4  # by the level
+    assert {record.processName for record in records()} <= {"worker-1", "worker-2"}
     assert "ZeroDivisionError" in caplog.text
 
 

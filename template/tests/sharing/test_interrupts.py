@@ -1,0 +1,193 @@
+"""Ctrl-C and SIGTERM end a program once, wherever it is, and what had ended before is not lost."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import scripts
+from driven_jobs import State, double
+from needs import needs
+from signs import Signs
+from under_test import sharing
+
+pytestmark = pytest.mark.timeout(100)
+
+ENDS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143}
+
+
+@contextlib.contextmanager
+def interrupted_at(place: str, start_method: str, signs: Signs) -> Iterator[scripts.Script]:
+    """`interrupted.py`, when it has come to that place."""
+    file = Path(__file__).with_name("interrupted.py")
+    with scripts.running(file, start_method, signs, place) as script:
+        signs.wait("now")
+        yield script
+
+
+def said(script: scripts.Script) -> dict[str, str]:
+    """What the script has come to, by the word for it."""
+    return dict(line.split(" ", 1) for line in script.said.splitlines())
+
+
+# What had ended is there
+
+
+@needs("Counter", "Log", "Guarded")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_had_ended_is_counted_and_recorded(
+    signs: Signs, number: signal.Signals, times: int
+) -> None:
+    """Of the item that is cut off there is its section at most."""
+    with interrupted_at("leave_traces", "spawn", signs) as script:
+        script.process.send_signal(number)
+        if times == 2:  # now, and not after the grace
+            signs.wait("interrupted")
+            script.process.send_signal(number)
+        script.ends(0)
+        found = said(script)
+    assert found.pop("caught") == {2: "KeyboardInterrupt", 15: "SystemExit"}[number]
+    assert found.pop("sections") in ("60", "61")
+    assert found == {"counts": "60", "records": "True"}
+
+
+@needs("Counter", "Log", "Guarded")
+def test_what_had_ended_is_there_however_workers_start(start_method: str, signs: Signs) -> None:
+    with interrupted_at("leave_traces", start_method, signs) as script:
+        os.killpg(script.process.pid, signal.SIGINT)
+        signs.wait("interrupted")
+        script.process.send_signal(signal.SIGINT)
+        script.ends(0)
+        found = said(script)
+    assert found.pop("sections") in ("60", "61")
+    assert found == {"caught": "KeyboardInterrupt", "counts": "60", "records": "True"}
+
+
+# Wherever the program is
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "place",
+    ["in_next_of_source", "in_source_of_reader", "in_own_code", "in_first_next", "between_maps"],
+)
+def test_an_interrupt_ends_it(signs: Signs, place: str, number: signal.Signals) -> None:
+    with interrupted_at(place, "fork", signs) as script:
+        script.process.send_signal(number)
+        errors = script.ends(ENDS[number])
+    assert signs.given("closed")
+    assert errors.count("Traceback") == (number == signal.SIGINT), errors
+
+
+@pytest.mark.parametrize("place", ["in_next_of_source", "in_own_code", "in_first_next"])
+def test_an_interrupt_of_all_processes_ends_it(start_method: str, signs: Signs, place: str) -> None:
+    """As Ctrl-C on a terminal is one."""
+    with interrupted_at(place, start_method, signs) as script:
+        os.killpg(script.process.pid, signal.SIGINT)
+        errors = script.ends(-signal.SIGINT)
+    assert errors.count("Traceback") == 1, errors
+
+
+# Handled by the program
+
+
+def test_a_signal_that_was_handled_is_not_raised_again(start_method: str, signs: Signs) -> None:
+    with interrupted_at("handled", start_method, signs) as script:
+        script.process.send_signal(signal.SIGINT)
+        script.ends(0)
+    assert said(script) == {"caught": "1", "whole": "True"}
+
+
+def test_an_interrupt_that_is_caught_in_the_loop_is_over() -> None:
+    """Also Python's own KeyboardInterrupt; map and engine go on."""
+    caught, found = 0, []
+    with sharing.open_engine(State(), workers=1, start_method="fork") as engine:
+        for value in engine.map(double, range(300), chunk_size=2):
+            found.append(value)
+            try:
+                if value in (20, 60):
+                    signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                caught += 1
+        assert list(engine.map(double, [1])) == [2]
+    assert caught == 2
+    assert found == [2 * n for n in range(300)]
+
+
+def test_an_interrupt_that_is_caught_around_a_map_is_over() -> None:
+    with sharing.open_engine(State(), workers=1, start_method="fork") as engine:
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt):
+                for value in engine.map(double, range(300), chunk_size=2):
+                    if value == 20:
+                        signal.raise_signal(signal.SIGINT)
+            assert list(engine.map(double, range(9))) == [2 * n for n in range(9)]
+
+
+def test_a_handler_that_raises_nothing_ends_nothing() -> None:
+    called = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: called.append(number))
+    try:
+        with sharing.open_engine(State(), workers=1, start_method="fork") as engine:
+            found = []
+            for value in engine.map(double, range(300), chunk_size=2):
+                found.append(value)
+                if value % 100 == 20:
+                    signal.raise_signal(signal.SIGINT)
+        assert found == [2 * n for n in range(300)]
+        assert called == [signal.SIGINT] * 6
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_interrupt_of_the_main_thread_is_not_the_one_of_a_reader() -> None:
+    """Another thread reads its map to the end, while the main thread handles signals."""
+    with sharing.open_engine(State(), workers=1, start_method="fork") as engine:
+        found: list[int] = []
+        thread = threading.Thread(
+            target=lambda: found.extend(engine.map(double, range(3000), chunk_size=1)), daemon=True
+        )
+        thread.start()
+        caught = 0
+        while thread.is_alive() and caught < 5:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                caught += 1
+        thread.join(60)
+        assert found == [2 * n for n in range(3000)]
+        assert caught
+
+
+# Under asyncio, and in threads
+
+
+def test_a_map_in_the_main_thread_under_asyncio(signs: Signs) -> None:
+    """The loop is blocked, so the main task is cancelled when it awaits next, as without us."""
+    with interrupted_at("under_asyncio", "spawn", signs) as script:
+        script.process.send_signal(signal.SIGINT)
+        signs.give("go")
+        errors = script.ends(-signal.SIGINT)
+    assert said(script) == {"values": "[0, 1, 2, 3]", "cancelled": "True"}
+    assert "KeyboardInterrupt" in errors
+
+
+def test_a_map_in_a_thread_under_asyncio(signs: Signs) -> None:
+    with interrupted_at("under_asyncio_in_a_thread", "spawn", signs) as script:
+        script.process.send_signal(signal.SIGINT)
+        errors = script.ends(-signal.SIGINT)
+    assert said(script) == {"cancelled": "True", "reader": "SharingError"}
+    assert "KeyboardInterrupt" in errors
+
+
+def test_an_engine_that_lives_in_a_thread(start_method: str, signs: Signs) -> None:
+    """Signals are the main thread's, workers live on, and the thread leaves as it is told."""
+    with interrupted_at("of_a_thread", start_method, signs) as script:
+        os.killpg(script.process.pid, signal.SIGINT)
+        errors = script.ends(-signal.SIGINT)
+    assert said(script) == {"after": "[0, 2, 4]", "left": "True"}, errors
+    assert errors.count("Traceback") == 1, errors
