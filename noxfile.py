@@ -53,7 +53,7 @@ ALL = f"patterns=[{', '.join(matrix.PATTERNS)}]"
 ENGINES = f"engines=[{', '.join(matrix.ENGINES)}]"
 #: What the session `tests` leaves to others.
 ELSEWHERE = ["tests/test_variants.py", "tests/test_kills.py", "tests/test_engines.py"]
-UPDATES = ["tests/test_update.py", "tests/test_update_matrix.py"]
+UPDATES = [f"tests/test_update{part}.py" for part in ("", "_matrix", "_moves")]
 # Without it each of some thousand workers would compile what it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 #: The environment that all variants run in.

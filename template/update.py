@@ -284,23 +284,34 @@ def exported(rendering: Rendering) -> set[str]:
     return names
 
 
-def left_behind(project: Path, paths: Iterable[str], gone: set[str]) -> Iterator[str]:
-    """Yield a line for each of these files that uses what `sharing` offers no more."""
+def left_behind(
+    project: Path, paths: Iterable[str], gone: set[str], offered: set[str]
+) -> Iterator[str]:
+    """Yield a line for each of these files that uses what `sharing` offers no more.
+
+    A name whose module is gone, and that `sharing` itself offers, is named with its import.
+    """
     for path in paths if gone else ():
         used: set[str] = set()
+        instead: dict[str, set[str]] = {}
         with contextlib.suppress(OSError, SyntaxError, ValueError):
             for node in ast.walk(ast.parse((project / path).read_bytes())):
                 if isinstance(node, ast.ImportFrom):
                     parts = (node.module or "").split(".")
                     if "sharing" in parts:
-                        inside = parts[parts.index("sharing") + 1 :]
+                        top, inside = parts[: (at := parts.index("sharing") + 1)], parts[at:]
                         names = {alias.name for alias in node.names}
                         modules = {".".join([*inside, name]) for name in names}
                         used |= {".".join(inside), *names, *modules} & gone
+                        if ".".join(inside) in gone and names & offered:
+                            face = "." * node.level + ".".join(top)
+                            instead.setdefault(face, set()).update(names & offered)
                 elif isinstance(node, ast.Attribute):
                     used |= {ast.unparse(node).removeprefix("sharing.")} & gone
         if used:
-            yield f"yours     {path} uses {', '.join(sorted(used))}, which is gone"
+            lines = [f"from {face} import {', '.join(sorted(instead[face]))}" for face in instead]
+            advice = f": write `{'`, `'.join(lines)}`" if lines else ""
+            yield f"yours     {path} uses {', '.join(sorted(used))}, which is gone{advice}"
 
 
 @contextlib.contextmanager
@@ -384,7 +395,8 @@ def update(project: Path, given: dict[str, str], ref: str | None, only_look: boo
             lines, conflicts, added = look(preview)
             theirs = {path for path in new.files if not JOBS.match(path)}
             own = [path for path in mine if path.endswith(".py") and path not in theirs]
-            left = left_behind(preview / prefix, own, exported(old) - exported(new))
+            offered = exported(new)
+            left = left_behind(preview / prefix, own, exported(old) - offered, offered)
             stays = [f"stays     {path}: deleted by you, changed by the template" for path in gone]
             lines += [*stays, *left, *conflicts]
         for key, value in new.answers.items():

@@ -26,9 +26,8 @@ TOOLS = {
     },
     "files.py": {"machine.owners"},
 }
-#: Names with an underscore that others than their module use: `os._exit` is documented, the
-#: others are to go.
-PRIVATE = {"os._exit", "Guarded._own_to_process"}
+#: Names with an underscore that others than their module use: `os._exit` is documented.
+PRIVATE = {"os._exit"}
 
 
 class Use(NamedTuple):

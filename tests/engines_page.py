@@ -42,16 +42,17 @@ ROWS: list[Row] = [
             "processes": "one try of the item that ran",
             "dask": "the items that the worker had run again; the one that kills loses a try",
             "ray": "the items that the worker had run again; the one that kills loses a try",
-            "joblib": "the items that all workers had run again, since loky ends them all",
-            "more": "To find the item that kills, dask and ray halve what the worker had until the "
-            "item is alone, and joblib runs what was on its way one chunk at a time. On joblib, "
-            "the item that ran beside it loses a try, too; on dask, the item that kills loses one "
-            "more try if its worker has several threads.",
+            "joblib": "the items that all workers had run again; the one that kills loses a try",
+            "more": "To find the item that kills, dask, ray and joblib halve what the worker had "
+            "until the item is alone. Where others were lost with it (on joblib, and on dask if its "
+            "worker has several threads), these and it run one chunk at a time first, and nothing "
+            "else runs meanwhile; that costs nobody a try.",
         },
         [
             "test_engine.py::test_only_the_item_that_ran_is_blamed",
             "test_remote.py::test_an_item_is_tried_again_when_its_worker_died",
             "test_remote.py::test_an_item_that_kills_each_time_fails_and_the_others_complete",
+            "test_remote.py::test_an_item_that_kills_while_it_is_unpickled_fails_alone",
         ],
     ),
     (
@@ -172,7 +173,7 @@ ROWS: list[Row] = [
             "joblib": "it is refused: joblib can't end a single task",
         },
         [
-            "test_engine.py::test_a_stuck_item_ends_and_the_others_go_on",
+            "test_engine.py::test_stuck_items_are_ended_by_the_timeout_and_the_others_go_on",
             "test_remote.py::test_a_stuck_item_ends_or_timeout_is_refused",
         ],
     ),

@@ -18,14 +18,17 @@ BENCH = TEMPLATE / "src/{{ package_name }}/bench"
 #: What every project has in a folder of `sharing`, whatever it shares.
 CORE = {
     "": "__init__.py.jinja chosen.py.jinja errors.py machine patterns engines",
-    "machine": "__init__.py lifeline.py limits.py memory.py mutex.py owners.py primitives.py "
-    "service.py",
+    "machine": "__init__.py children.py lifeline.py limits.py memory.py mutex.py nursery.py "
+    "owners.py parcel.py primitives.py reasons.py service.py threads.py",
     "patterns": "__init__.py base.py per_worker.py",
-    "engines": "__init__.py desk.py driver.py engine.py runs.py processes",
+    "engines": "__init__.py chunks.py crew.py desk.py driver.py engine.py events.py failure.py "
+    "lifecycles.py pump.py runs.py salvage.py scheduler.py setup.py signals.py sources.py "
+    "threads.py verdict.py processes",
 }
 #: What comes with patterns, and with engines beside `processes`.
 CHOSEN = {
-    "patterns": {"leases.py", *(f"{name}.py" for name in PATTERNS)},
+    "machine": {"leases.py"},
+    "patterns": {f"{name}.py" for name in PATTERNS},
     "engines": {"remote.py", *ENGINES},
 }
 FILES = [

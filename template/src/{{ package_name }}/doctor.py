@@ -4,6 +4,7 @@ It ends with 1 when something is bad. --clean removes what is left of processes 
 for certain, in shared memory, in the temporary folder and in each FOLDER (beside outputs).
 """
 
+import importlib.util
 import multiprocessing
 import os
 import re
@@ -88,7 +89,7 @@ def main(
         check_shared_memory(SEGMENTS, asked),
         check_descriptors(*resource.getrlimit(resource.RLIMIT_NOFILE), workers),
         check_processes(limits.process_limit(), workers),
-        check_threads(os.environ, workers, cores.usable),
+        check_threads(os.environ, workers, cores.usable, options.get("start_method")),
         clean_up(left) if clean else check_left(left),
     ]
     worst = max((check.verdict for check in checks), key=("ok", "warn", "bad").index)
@@ -236,7 +237,9 @@ def check_processes(limit: int | None, workers: int) -> Check:
     return Check("processes", "ok", f"{found}; {workers} workers are as many", facts=facts)
 
 
-def check_threads(environ: Mapping[str, str], workers: int, cores: int) -> Check:
+def check_threads(
+    environ: Mapping[str, str], workers: int, cores: int, start_method: str | None = None
+) -> Check:
     """Whether numeric libraries (BLAS) start more threads than there are cores."""
     name, engines = "threads", max(1, cores // workers)
     given = {variable: environ[variable] for variable in THREAD_LIMITS if variable in environ}
@@ -252,6 +255,12 @@ def check_threads(environ: Mapping[str, str], workers: int, cores: int) -> Check
             crowded.append(variable)
     if crowded:
         advice = f"unset {' '.join(crowded)}: {workers} workers have {cores} cores between them"
+        return Check(name, "warn", found, advice, facts)
+    # Whoever was forked has libraries that were loaded, and have looked at the environment, before.
+    forks = start_method in {"fork", "forkserver"}
+    if forks and not given and not importlib.util.find_spec("threadpoolctl"):
+        found += f", but under {start_method} not for those that are loaded before"
+        advice = f"set {THREAD_LIMITS[0]}={engines} and the like, or install threadpoolctl"
         return Check(name, "warn", found, advice, facts)
     return Check(name, "ok", found, facts=facts)
 
@@ -285,6 +294,11 @@ def find_left(segments: Path, temporary: Path, folders: Iterable[Path]) -> Itera
                 continue
             if owner is not None and is_kind(status.st_mode) and status.st_uid == os.geteuid():
                 yield Left(path, owner, _nbytes(path), owner.has_ended())
+    for sign in sorted(temporary.glob(f"pymp-*/{owners.PREFIX}*")):
+        # `multiprocessing` has made its folder, and a launcher of ours has said there for whom.
+        owner, folder = owners.Owner.of(sign), sign.parent
+        if owner is not None and not folder.is_symlink() and folder.stat().st_uid == os.geteuid():
+            yield Left(folder, owner, _nbytes(folder), owner.has_ended())
 
 
 def _nbytes(path: Path) -> int:
