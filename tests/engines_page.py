@@ -45,8 +45,8 @@ ROWS: list[Row] = [
             "joblib": "the items that all workers had run again; the one that kills loses a try",
             "more": "To find the item that kills, dask, ray and joblib halve what the worker had "
             "until the item is alone. Where others were lost with it (on joblib, and on dask if "
-            "its worker has several threads), these and it run one chunk at a time first, and nothing "
-            "else runs meanwhile; that costs nobody a try.",
+            "its worker has several threads), these and it run one chunk at a time first, and "
+            "nothing else runs meanwhile; that costs nobody a try.",
         },
         [
             "test_engine.py::test_only_the_item_that_ran_is_blamed",
