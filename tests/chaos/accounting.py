@@ -10,6 +10,9 @@ from dataclasses import asdict, dataclass, field
 import pytest
 import storm
 
+HUNG = ("from pytest-timeout", "TimeoutError")
+"""What a test says that has waited in vain, or was ended because it did not end."""
+
 
 @dataclass
 class Account:
@@ -90,7 +93,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                         times[key] += value[key]
     left = sum(report.when == "teardown" for report in terminalreporter.getreports("error"))
     failed = terminalreporter.getreports("failed")
-    hung = sum("Timeout" in report.longreprtext for report in failed)
+    hung = sum(any(sign in one.longreprtext for sign in HUNG) for one in failed)
     line = (
         f"{sums['kills']} kills (--seed {terminalreporter.config.getoption('seed')}): "
         f"{sums['lost']} lost, {sums['doubled']} doubled, {sums['torn']} torn, {left} left, "

@@ -41,11 +41,17 @@ def long_storm(start_method: str, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 def weather(storm: Storm, *kinds: str, **options: Any) -> list[Any]:
-    """Make such troubles in the middle of a map; what became of them, where all else went well."""
+    """Make such troubles in the middle of a map, and of those of other threads.
+
+    Returns what became of them, where all else went well.
+    """
     signs, half = storm.state.signs, ITEMS // 4
-    steps = storm.next_steps(2 * half)
-    items = [*steps[:half], *(Trouble(signs, kind) for kind in kinds), *steps[half:]]
-    outcomes = list(storm.engine.outcomes(work_or_trouble, items, **{"chunk_size": 5} | options))
+    with storm.others():
+        with storm.beginning:
+            steps = storm.next_steps(2 * half)
+            items = [*steps[:half], *(Trouble(signs, kind) for kind in kinds), *steps[half:]]
+            found = storm.engine.outcomes(work_or_trouble, items, **{"chunk_size": 5} | options)
+        outcomes = list(found)
     troubles, outcomes[half : half + len(kinds)] = outcomes[half : half + len(kinds)], []
     storm.take(steps, [outcome.value for outcome in outcomes])
     storm.map_beside()
@@ -201,13 +207,16 @@ def test_what_cannot_be_made_is_the_failure_of_those_who_ask(start_method: str) 
 
 
 def in_the_middle(storm: Storm, do: Callable[[], object]) -> None:
-    """Do something while a map runs; all comes out, but for what a cache may do without."""
-    steps = storm.next_steps(2 * ITEMS)
-    results = []
-    for result in storm.engine.map(work_or_trouble, steps, retries=OFTEN):
-        results.append(result)
-        if len(results) in (ITEMS // 2, ITEMS):
-            do()
+    """Do something while several maps run; all comes out, but for what a cache may do without."""
+    with storm.others():
+        with storm.beginning:
+            steps = storm.next_steps(2 * ITEMS)
+            found = storm.engine.map(work_or_trouble, steps, retries=OFTEN)
+        results = []
+        for result in found:
+            results.append(result)
+            if len(results) in (ITEMS // 2, ITEMS):
+                do()
     storm.take(steps, results)
     storm.map_beside()
 

@@ -22,10 +22,13 @@ SHARED = Path("/dev/shm")
 
 
 def runs(storm: Storm, count: int = 30) -> None:
-    """Have some items and a map beside them, and find nothing wrong."""
-    steps = storm.next_steps(count, one_in=10)
-    storm.take(steps, list(storm.engine.map(work, steps, retries=100)))
-    storm.map_beside()
+    """Have some items, and maps of other threads beside them, and find nothing wrong."""
+    with storm.others():
+        with storm.beginning:
+            steps = storm.next_steps(count, one_in=10)
+            results = storm.engine.map(work, steps, retries=100)
+        found = list(results)
+    storm.take(steps, found)
     assert storm.wrong == []
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from probe import Step
-from storm_part import Part, Wrong
+from storm_part import Ended, Part, Wrong
 from under_test import sharing
 
 ROWS = 1 << 6
@@ -33,10 +33,10 @@ class InArrays(Part):
         kernel = partial(raise_by_one, step=step)
         engine.map_blocks(kernel, engine.state.table, rows=ROWS, retries=1000)
 
-    def look(self, state: Share, items: int, maps: int) -> Iterator[Wrong]:
+    def look(self, state: Share, ended: Ended) -> Iterator[Wrong]:
         for kind, wrong in (
-            ("lost", state.table.array < maps),
-            ("doubled", state.table.array > maps),
+            ("lost", state.table.array < ended.maps),
+            ("doubled", state.table.array > ended.maps),
         ):
             if rows := np.flatnonzero(wrong.any(axis=1)).tolist():
                 yield Wrong(kind, f"rows {rows} of the table")

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from probe import Step
-from storm_part import Part, Wrong
+from storm_part import Ended, Part, Wrong
 from under_test import sharing
 
 KEYS = 16
@@ -47,7 +47,7 @@ class InCaches(Part):
 
         cache._tell = tell_or_die  # type: ignore[method-assign]
 
-    def look(self, state: Share, items: int, maps: int) -> Iterator[Wrong]:
+    def look(self, state: Share, ended: Ended) -> Iterator[Wrong]:
         stats = state.answers.stats()
         if stats.entries != stats.computed:
             yield Wrong("doubled", f"{stats.computed} values for {stats.entries} keys")

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 from probe import Step
-from storm_part import Part, Wrong, compare
+from storm_part import Ended, Part, Wrong, compare
 from under_test import sharing
 
 EVERY = 3
-"""Of so many items one has a record."""
+"""Of so many items one has a record, and all of a map that is left early."""
 
 
 @dataclass
@@ -30,18 +30,25 @@ class InCounters(Part):
         state.lines.add()
         step.die_at("between two adds")
         state.kinds.add(1, "odd" if step.number % 2 else "even")
-        if step.number % EVERY == 0:
+        if step.number % EVERY == 0 or step.left_early:
             state.log.append(step.number)
             step.die_at("after an append")
 
-    def look(self, state: Share, items: int, maps: int) -> Iterator[Wrong]:
-        yield from compare("counts", state.lines.value, items)
-        yield from compare("even ones", state.kinds.values["even"], (items + 1) // 2)
+    def look(self, state: Share, ended: Ended) -> Iterator[Wrong]:
+        """What of a map that was left early has ended is what has a record."""
         records: list[Any] = state.log.records
-        expected = range(0, items, EVERY)
-        yield from compare("records", len(records), len(expected))
-        if records != list(expected):
-            yield Wrong("torn", "the records are not in the order of the items")
+        expected = {n for n in ended.surely if n % EVERY == 0}
+        known = ended.surely | ended.perhaps
+        for number in sorted(expected.difference(records)):
+            yield Wrong("lost", f"the record of item {number}")
+        for number in sorted(set(records) - known):
+            yield Wrong("doubled", f"the record of item {number}, which has not ended")
+        if records != sorted(set(records)):
+            yield Wrong("torn", "the records are not in the order of the items, each once")
+        counted = ended.surely.union(records)
+        yield from compare("counts", state.lines.value, len(counted))
+        evens = sum(n % 2 == 0 for n in counted)
+        yield from compare("even ones", state.kinds.values["even"], evens)
 
 
 PART = InCounters()

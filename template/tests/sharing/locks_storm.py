@@ -2,13 +2,14 @@
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from probe import Step
-from storm_part import Part, Wrong, compare
+from storm_part import Ended, Part, Wrong, compare
 from under_test import sharing
 
 ACCOUNTS = 8
@@ -40,7 +41,7 @@ class InLocks(Part):
         self._report(step, state.report)
         for name, place in (
             *(("accounts", place) for place in places(step.number)),
-            ("large", step.number % LARGE),
+            ("large", *place_in_large(step.number)),
         ):
             guarded: sharing.Guarded = getattr(state, name)
             half = len(guarded) // 2
@@ -61,17 +62,22 @@ class InLocks(Part):
             if inside.read_text() != str(os.getpid()):
                 step.signs.note("torn", "two have held the lock")
 
-    def look(self, state: Any, items: int, maps: int) -> Iterator[Wrong]:
+    def look(self, state: Any, ended: Ended) -> Iterator[Wrong]:
+        """Sections of an item that was cut off stand as far as it had come."""
         reported = set(map(int, state.signs.notes("report")))
-        yield from compare("reports", len(reported & {*range(items)}), items)
+        for number in sorted(ended.surely - reported):
+            yield Wrong("lost", f"the report of item {number}")
         accounts, large = state.accounts.read(), state.large.read()
-        opened = [place for number in range(items) for place in places(number)]
-        for place in range(ACCOUNTS):
-            expected = opened.count(place)
-            yield from compare(f"sections of account {place}", accounts[place], expected)
-        for place in range(LARGE):
-            expected = (items - 1 - place) // LARGE + 1
-            yield from compare(f"sections of number {place}", large[place], expected)
+        for what, numbers, places_of in (
+            ("account", accounts[:ACCOUNTS], places),
+            ("number", large[:LARGE], place_in_large),
+        ):
+            least = Counter(place for n in ended.surely for place in places_of(n))
+            perhaps = Counter(place for n in ended.perhaps for place in places_of(n))
+            for place, found in enumerate(numbers):
+                if found or least[place]:
+                    most = least[place] + perhaps[place]
+                    yield from compare(f"sections of {what} {place}", found, least[place], most)
         for name, numbers in (("accounts", accounts), ("large", large)):
             half = len(numbers) // 2
             if [-n for n in numbers[:half]] != numbers[half:].tolist():
@@ -81,6 +87,10 @@ class InLocks(Part):
 def places(number: int) -> tuple[int, int]:
     """The accounts of an item."""
     return number % ACCOUNTS, number * 5 % ACCOUNTS
+
+
+def place_in_large(number: int) -> tuple[int]:
+    return (number % LARGE,)
 
 
 @contextlib.contextmanager

@@ -19,13 +19,14 @@ class Step:
     """An item that is to die at some points, once at each.
 
     With ``stops`` its worker is not killed there but stopped, for somebody else to kill: see
-    killer.py.
+    killer.py. With ``left_early`` nobody reads its map to the end.
     """
 
     signs: Signs
     number: int
     points: tuple[str, ...] = ()
     stops: bool = False
+    left_early: bool = False
 
     def may_die_at(self, point: str) -> bool:
         return point in self.points and self.signs.first(f"{self.number} died {point}")
