@@ -3,7 +3,8 @@
 A cell is a subject and an event. A test of the suite of chaos says what it proves by the marker
 ``proves(subjects, event, holds, within=…, but=…)``, all of it plain text, or without ``holds`` that
 it proves more of a cell that another test words. What the tests in template/tests/sharing prove,
-which know nothing of this repository, is listed in `ELSEWHERE`.
+which know nothing of this repository, is listed in `ELSEWHERE`; where they alone prove a cell,
+`ALONE` has its words.
 """
 
 import ast
@@ -54,11 +55,38 @@ EVENTS = {
     "memory": ("no memory is left", "for a job or for the main process (`RLIMIT_AS`)"),
     "shm": ("`/dev/shm` is full", "or too small from the start"),
     "descriptors": ("no descriptor is left", "for a job or for the main process"),
+    "threads": (
+        "several threads run maps at once",
+        "on one engine; some maps are left early, and one may feed another",
+    ),
+    "unread": ("nobody reads", "a map has begun, and its reader does something else"),
+    "blocks": ("a source blocks", "its next item does not come yet"),
+    "stopped": (
+        "the program is stopped, and goes on",
+        "by Ctrl-Z or SIGSTOP, or with its container; for longer than a `timeout`",
+    ),
+    "closed": ("an engine closes", "while maps are read, in other threads or around it"),
+    "unreadable": (
+        "a result can't be unpickled",
+        "it was pickled well, and the main process can't make an object of it",
+    ),
+    "evil": (
+        "an item can't be unpickled",
+        "the attempt kills its worker, does not return or raises; or that to pickle its result",
+    ),
 }
 """What can happen: as the tables name it, and what is meant."""
 
-#: What an event has nothing to do with has no cell.
-UNCONCERNED = {("factory", subject) for subject in (*SHARED, "rest")} - {("factory", "counter")}
+#: The subjects of an event that does not concern all of them; the others have no cell.
+CONCERNED = {
+    "factory": {"items", "counter"},
+    "unread": {"items", "locks", "rest"},
+    "blocks": {"items", "rest"},
+    "stopped": {"items"},
+    "closed": {"items", "counter", "rest"},
+    "unreadable": {"items", "counter"},
+    "evil": {"items", "counter"},
+}
 
 ELSEWHERE = {
     ("items", "killed"): [
@@ -84,6 +112,20 @@ ELSEWHERE = {
         "test_processes.py::test_a_signal_lets_what_runs_end",
         "test_processes.py::test_a_second_signal_ends_it_now",
         "test_processes.py::test_a_signal_that_a_destructor_swallows_is_not_lost",
+        "test_interrupts.py::test_an_interrupt_ends_it",
+        "test_interrupts.py::test_an_interrupt_of_all_processes_ends_it",
+        "test_interrupts.py::test_a_signal_that_was_handled_is_not_raised_again",
+    ],
+    ("counter", "interrupted"): [
+        "test_interrupts.py::test_what_had_ended_is_counted_and_recorded",
+        "test_interrupts.py::test_what_had_ended_is_there_however_workers_start",
+    ],
+    ("log", "interrupted"): [
+        "test_interrupts.py::test_what_had_ended_is_counted_and_recorded",
+        "test_interrupts.py::test_what_had_ended_is_there_however_workers_start",
+    ],
+    ("locks", "interrupted"): [
+        "test_interrupts.py::test_what_had_ended_is_counted_and_recorded",
     ],
     ("arrays", "interrupted"): ["test_arrays.py::test_a_block_that_nobody_waits_for_is_as_it_was"],
     ("rest", "interrupted"): ["test_cli.py::test_a_signal_ends_in_order"],
@@ -105,6 +147,127 @@ ELSEWHERE = {
     ("arrays", "shm"): [
         "test_arrays.py::test_an_array_that_is_too_large_is_refused_before_it_is_made"
     ],
+    ("items", "threads"): [
+        "test_threads.py::test_several_maps_from_several_threads",
+        "test_threads.py::test_maps_of_all_kinds_from_several_threads",
+        "test_threads.py::test_sixteen_threads_while_workers_are_killed",
+        "test_threads.py::test_a_thread_that_waits_holds_up_no_other",
+        "test_threads.py::test_two_threads_read_one_map",
+        "test_threads.py::test_one_map_feeds_another_from_another_thread",
+        "test_threads.py::test_leaving_early_waits_for_its_own_items_alone",
+    ],
+    ("counter", "threads"): ["test_threads.py::test_sixteen_threads_while_workers_are_killed"],
+    ("log", "threads"): ["test_counter_log.py::test_records_of_maps_stand_one_map_after_the_other"],
+    ("items", "unread"): [
+        "test_driven_by_itself.py::test_a_timeout_is_kept_while_nobody_reads",
+        "test_driven_by_itself.py::test_a_death_is_noticed_while_nobody_reads",
+        "test_driven_by_itself.py::test_items_go_on_while_nobody_reads",
+        "test_driven_by_itself.py::test_logs_are_passed_on_while_nobody_reads",
+        "test_bounds.py::test_two_maps_that_nobody_reads_leave_room_for_a_third",
+    ],
+    ("locks", "unread"): [
+        "test_driven_by_itself.py::test_reading_in_a_loop_whose_job_hangs_in_a_section"
+    ],
+    ("rest", "unread"): [
+        "test_driven_by_itself.py::test_what_a_killed_idle_worker_leaves_is_seen_to_while_nobody_reads",
+        "test_bounds.py::test_results_of_a_megabyte",
+        "test_bounds.py::test_results_that_become_large",
+        "test_bounds.py::test_items_of_a_megabyte",
+    ],
+    ("items", "blocks"): [
+        "test_driven_by_itself.py::test_results_come_while_the_source_blocks",
+        "test_driven_by_itself.py::test_each_result_comes_though_the_source_waits_for_it",
+        "test_driven_by_itself.py::test_a_timeout_is_kept_while_the_source_blocks",
+        "test_driven_by_itself.py::test_other_maps_go_on_while_a_source_blocks",
+        "test_driven_by_itself.py::test_a_map_is_left_while_its_source_blocks",
+    ],
+    ("rest", "blocks"): ["test_closed.py::test_an_engine_closes_while_a_source_blocks"],
+    ("items", "stopped"): [
+        "test_driven_by_itself.py::test_a_program_that_was_stopped_ends_nobody_for_it",
+        "test_driven_by_itself.py::test_no_time_in_which_a_program_was_stopped_counts",
+    ],
+    ("items", "closed"): [
+        "test_closed.py::test_a_thread_reads_while_the_engine_closes",
+        "test_closed.py::test_many_threads_read_while_the_engine_closes",
+        "test_closed.py::test_an_engine_closes_inside_the_loop_that_reads_it",
+        "test_closed.py::test_a_map_is_begun_and_read_after_the_engine_has_closed",
+        "test_closed.py::test_whoever_asks_a_map_of_a_closed_engine_again_is_told_again",
+    ],
+    ("counter", "closed"): [
+        "test_closed.py::test_a_closed_engine_is_not_used",
+        "test_closed.py::test_it_is_closed_twice",
+    ],
+    ("rest", "closed"): [
+        "test_closed.py::test_a_thread_waits_for_an_item_while_the_engine_closes",
+        "test_closed.py::test_it_is_closed_by_two_threads_at_once",
+        "test_closed.py::test_signals_are_as_before_when_a_thread_has_closed_it",
+    ],
+    ("items", "unreadable"): [
+        "test_items_end.py::test_a_result_that_can_not_be_unpickled",
+        "test_items_end.py::test_nothing_but_results_that_can_not_be_unpickled",
+        "test_salvage.py::test_what_can_not_be_unpickled_takes_nothing_else_along",
+    ],
+    ("counter", "unreadable"): ["test_items_end.py::test_a_result_that_can_not_be_unpickled"],
+    ("items", "evil"): [
+        "test_items_end.py::test_an_item_whose_unpickling_kills",
+        "test_items_end.py::test_an_item_whose_unpickling_hangs",
+        "test_items_end.py::test_an_item_whose_unpickling_raises",
+        "test_items_end.py::test_a_result_whose_pickling_ends_the_worker",
+        "test_items_end.py::test_a_result_whose_pickling_hangs",
+    ],
+    ("counter", "evil"): [
+        "test_items_end.py::test_an_item_whose_unpickling_kills",
+        "test_items_end.py::test_a_result_whose_pickling_hangs",
+    ],
+}
+
+#: What holds in the cells that no test of the suite of chaos words: see `Cell`.
+ALONE: dict[tuple[str, str], dict[str, str]] = {
+    ("items", "unread"): {
+        "holds": "Work goes on within bounds; timeouts are kept, deaths noticed, logs passed on",
+        "but": "A list, a tuple or a range is read by the reader itself: while it is away, only "
+        "what it had read goes on.",
+    },
+    ("locks", "unread"): {
+        "holds": "Nobody waits for the reader: `read()` inside its loop comes at once, too",
+    },
+    ("rest", "unread"): {
+        "holds": "At most 64 MiB of items and results wait; a dead worker is replaced",
+        "but": "When sizes jump, one chunk a worker more may come.",
+    },
+    ("items", "blocks"): {
+        "holds": "Results come, timeouts are kept, other maps go on; the map can be left",
+        "but": "With `source_thread=False` the reader is the one that the source blocks.",
+    },
+    ("rest", "blocks"): {
+        "holds": "The engine closes without waiting for the source",
+        "within": "5 s",
+        "but": "The source's thread ends when its item has come, which is dropped.",
+    },
+    ("items", "stopped"): {
+        "holds": "No worker is ended and no item loses a try for the time that it was stopped",
+        "but": "A `timeout` may be kept later, by about the time that the program was stopped.",
+    },
+    ("items", "closed"): {
+        "holds": "Who reads gets a `SharingError`, again and again; no list is too short",
+        "but": "A map that had been read to its end, or was left, just ends.",
+    },
+    ("counter", "closed"): {
+        "holds": "It has the items that ended, for the program and the next engine"
+    },
+    ("rest", "closed"): {
+        "holds": "What runs ends first; each thread that closes it returns when it is closed",
+    },
+    ("items", "unreadable"): {
+        "holds": "The item ends as `JobFailed`; no item runs again for it",
+    },
+    ("counter", "unreadable"): {"holds": "Exact; what that item has added counts"},
+    ("items", "evil"): {
+        "holds": "That item alone ends: as `WorkerDied`, `ItemTimeout` or `JobFailed`",
+        "within": "`retries` + 1 tries, or its `timeout`",
+        "but": "It is found by halving its chunk, so it may be tried a few more times.",
+    },
+    ("counter", "evil"): {"holds": "Exact for all other items; that item does not count"},
 }
 
 HEAD = """\
@@ -112,8 +275,8 @@ HEAD = """\
 
 This page says what holds for the items of a map and for all that its workers share, whatever ends
 or fails, and within what time; below each table stands what does not hold. Each line is proved by
-tests, which its footnote names and which run under `spawn`, `forkserver` and `fork`. Times are
-meant for a machine that is not overloaded.
+tests, which its footnote names; they run under `spawn`, `forkserver` and `fork` where it matters
+how workers start. Times are meant for a machine that is not overloaded.
 
 The suite in `tests/chaos` kills 1,000 workers on Linux (`nox -s chaos`). All other tests that are
 named here come with each project, and so does a short version of that suite.
@@ -182,17 +345,17 @@ def collect(chaos: Path = CHAOS) -> dict[tuple[str, str], Cell]:
         ValueError: a cell is worded twice, or is none of the table's.
     """
     cells = {
-        (subject, event): Cell()
+        (subject, event): Cell(**ALONE.get((subject, event), {}))
         for subject in SUBJECTS
         for event in EVENTS
-        if (event, subject) not in UNCONCERNED
+        if subject in CONCERNED.get(event, SUBJECTS)
     }
     for path in sorted(chaos.glob("test_*.py")):
         for test in tests_in(path):
             for (subjects, event, *holds), more in marks_of(test):
                 for subject in subjects.split():
                     cell = cells.get((subject, event))
-                    if cell is None or (holds and cell.holds):
+                    if cell is None or (holds and cell.holds):  # or it is one of ALONE
                         raise ValueError(f"{test.name}: {subject}, {event}")
                     cell.proofs.append(f"{path.name}::{test.name}")
                     if holds:

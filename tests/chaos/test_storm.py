@@ -64,6 +64,27 @@ SHARE = 10
     "counter log cache arrays locks", "starting", "The state is as if that worker had never started"
 )
 @pytest.mark.proves("rest", "starting", "Nothing is left when the engine has closed")
+@pytest.mark.proves(
+    "items",
+    "threads",
+    "Each map has its own items, each once and in its place; maps take turns",
+    but="A map that was left early has had as many items as had begun by then.",
+)
+@pytest.mark.proves(
+    "counter", "threads", "Each item counts once; of maps left early, what has ended"
+)
+@pytest.mark.proves(
+    "log", "threads", "Records stand in the order in which maps began, and in that of their items"
+)
+@pytest.mark.proves("cache", "threads", "No key is computed twice at once, whichever map asks")
+@pytest.mark.proves(
+    "arrays",
+    "threads",
+    "`map_blocks` writes each block once beside other maps",
+    but="Two that write to the same rows at once are for the program to avoid.",
+)
+@pytest.mark.proves("locks", "threads", "Each section commits once, whichever map it belongs to")
+@pytest.mark.proves("rest", "threads", "Nothing is left when the engine has closed")
 @pytest.mark.timeout(900)
 def test_nothing_is_lost_or_doubled_or_torn(
     start_method: str, signs: Signs, dice: random.Random, kills: int, account: Account
