@@ -273,7 +273,7 @@ class Driver(Engine[S]):
         self._see_that_it_is_open(pump)
         reader.source.start()
         pump.begin(reader)
-        mailbox, source = reader.mailbox, reader.source
+        mailbox, source, run, idle = reader.mailbox, reader.source, reader.run, pump.idle
         is_interrupted = False
         try:
             while True:
@@ -283,11 +283,11 @@ class Driver(Engine[S]):
                 if source.has_orders:
                     source.bring()
                 if mailbox:
-                    if pump.is_hungry:
+                    if idle:
                         pump.flush()  # workers have something to do while the reader is away
                     piece = mailbox.popleft()
-                    yield _unpacked(reader.run.name, piece)
-                    pump.passed(reader.run, piece)
+                    yield _unpacked(run, piece)
+                    pump.passed(run, piece)
                 elif reader.is_finished:
                     break
                 else:
@@ -428,7 +428,7 @@ def _name_of(fn: Callable[..., Any]) -> str:
     return str(getattr(fn, "__name__", brief(fn)))
 
 
-def _unpacked(job: str, piece: Piece) -> Results:
+def _unpacked(run: Run, piece: Piece) -> Results:
     """Results and exceptions, from what has come. This is where the user's code unpickles."""
     values: list[Any] = []
     told: dict[int, Failure] = {}
@@ -454,7 +454,7 @@ def _unpacked(job: str, piece: Piece) -> Results:
     if not (why or told):
         return piece.items, values, {}
     why = why | {place: Why("JobFailed", failure) for place, failure in told.items()}
-    return piece.items, values, {n: _error(job, piece.items[n], w) for n, w in why.items()}
+    return piece.items, values, {n: _error(run.name, piece.items[n], w) for n, w in why.items()}
 
 
 def _unreadable(failure: Failure) -> Failure:
