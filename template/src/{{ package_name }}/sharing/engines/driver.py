@@ -31,10 +31,11 @@ from typing import Any, Self, TypeVar, Unpack
 
 from .. import errors
 from ..errors import JobFailed, SharingError, brief
+from ..options import MapOptions
 from ..patterns.base import Pattern, patterns_of
 from .chunks import Piece, Why
 from .crew import Crew
-from .engine import Engine, MapOptions, Outcome
+from .engine import Engine, Outcome
 from .failure import Failure, describe
 from .pump import Pump, Reader
 from .runs import Run, Settings, Shelf, Sizer, Sizes
@@ -46,6 +47,8 @@ from .sources import ReadByItself, ReadBySomebody, length_of, never_blocks
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
+
+OPTIONS = MapOptions.__optional_keys__
 
 GRACE = 5.0
 """Seconds that running items have to end when the work is interrupted."""
@@ -405,7 +408,7 @@ def _settings(fn: Callable[..., Any], items: Iterable[Any], options: MapOptions)
         fits = False
     if not fits:
         raise SharingError(f"timeout must be above 0 seconds, not {given['timeout']!r}")
-    unknown = options.keys() - MapOptions.__annotations__.keys()
+    unknown = options.keys() - OPTIONS
     if unknown:
         raise TypeError(f"a map has no option {min(unknown)!r}")
     ordered = options.get("ordered", True)
