@@ -27,8 +27,20 @@ TOOLS = {
     },
     "files.py": {"machine.owners"},
 }
-#: Names with an underscore that others than their module use: `os._exit` is documented.
-PRIVATE = {"os._exit"}
+#: Names with an underscore that others than their module use, by the object that they are of.
+#: What is not documented is of `multiprocessing`, which offers no other way to it.
+PRIVATE = {
+    "os._exit",  # documented
+    "current._config",  # where a process has its folder of sockets
+    "current._inheriting",  # whether a child imports the main module
+    "self._process._popen",  # how a child that nobody can wait for has ended
+    "block._state",  # where in shared memory a block lies
+    "segment._fd",  # the descriptor of a segment
+}
+#: Methods of every NamedTuple, which are public.
+OF_TUPLES = {"_replace", "_asdict"}
+#: An object's own attributes may come from a base of another module.
+SELF = {"self", "cls"}
 
 
 class Use(NamedTuple):
@@ -87,8 +99,40 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.endswith("__")
 
 
+def defined_in(tree: ast.Module) -> set[str]:
+    """Return the names with an underscore that a module defines, be it of its objects alone."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            owner, _, name = ast.unparse(node).rpartition(".")
+            if owner in {"", *SELF}:
+                found.add(name)
+    return {name for name in found if is_private(name)}
+
+
+def private_uses(tree: ast.Module, imported: set[str]) -> Iterator[tuple[int, str]]:
+    """Yield the attributes with an underscore that are of objects of another module."""
+    own = defined_in(tree) | OF_TUPLES
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner, name = ast.unparse(node.value), node.attr
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) in {"getattr", "setattr", "hasattr", "delattr"}
+            and isinstance(node.args[1], ast.Constant)
+        ):
+            owner, name = ast.unparse(node.args[0]), str(node.args[1].value)
+        else:
+            continue
+        is_foreign = name not in own or owner.split(".")[0] in imported
+        if is_private(name) and is_foreign and owner not in SELF:
+            yield node.lineno, f"{owner}.{name}"
+
+
 def uses_of(path: Path) -> Iterator[Use]:
-    """Yield what a file imports, and what it uses of it that has an underscore."""
+    """Yield what a file imports, and what it uses of others that has an underscore."""
     package = package_of(path)
     tree = ast.parse(path.read_text("utf-8"))
     here = str(path.relative_to(package))
@@ -104,11 +148,8 @@ def uses_of(path: Path) -> Iterator[Use]:
                 imported.add(alias.asname or alias.name.split(".")[0])
                 if isinstance(node, ast.ImportFrom) and is_private(alias.name):
                     yield Use(here, node.lineno, alias.name, True, False)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Attribute) and is_private(node.attr):
-            what = ast.unparse(node)
-            if what.split(".")[0] in imported:
-                yield Use(here, node.lineno, what, True, False)
+    for line, what in private_uses(tree, imported):
+        yield Use(here, line, what, True, False)
 
 
 def is_allowed(use: Use) -> bool:
@@ -128,8 +169,8 @@ def broken(package: Path) -> list[str]:
     """Name each line of a package that uses what it must not.
 
     `machine` knows nothing of patterns and engines, and `patterns` nothing of engines; what is
-    not of `sharing` imports nothing but `sharing`, and a name with an underscore stays in its
-    module.
+    not of `sharing` imports nothing but `sharing`, and a name with an underscore, be it an
+    attribute of an object, stays in the module that defines it.
     """
     return [
         f"{use.path}:{use.line}: {'uses' if use.is_private else 'imports'} {use.what}"

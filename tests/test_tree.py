@@ -185,6 +185,32 @@ WRONG = {
         "from ..machine import memory\n\nmemory._hidden.one",
         "uses memory._hidden",
     ),
+    "an object keeps its attributes for its module": (
+        "sharing/engines/bad.py",
+        "def work(engine):\n    return engine.crew._hidden",
+        "uses engine.crew._hidden",
+    ),
+    "an object keeps its attributes also from who asks by name": (
+        "jobs/bad.py",
+        'def work(item, state):\n    setattr(state, "_hidden", item)',
+        "uses state._hidden",
+    ),
+    "an imported object keeps its attributes though one's own has some of that name": (
+        "sharing/engines/bad.py",
+        "from ..machine.memory import Words\n\n_hidden = Words._hidden",
+        "uses Words._hidden",
+    ),
+}
+
+#: What keeps to the rules.
+RIGHT = {
+    "an object of one's own module": (
+        "class One:\n    def __init__(self):\n        self._own = 1\n\n"
+        "    def __eq__(self, other):\n        return self._own == other._own"
+    ),
+    "what a base has": "class One(Base):\n    def get(self):\n        return self._inherited",
+    "a tuple with names": "def work(found):\n    return found._replace(late=True)",
+    "a documented function": "import os\n\nos._exit(1)",
 }
 
 
@@ -194,6 +220,16 @@ def test_what_breaks_the_arrows_is_named(tmp_path: Path, rendered: Render, name:
     package = Path(shutil.copytree(every_file(rendered), tmp_path / "my_service"))
     (package / path).write_text(f"{text}\n")
     assert [line.partition(" ")[2] for line in broken(package)] == [said]
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_keeps_the_arrows_is_not(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "my_service/sharing/engines"
+    folder.mkdir(parents=True)
+    for path in (folder, *folder.parents[:2]):
+        (path / "__init__.py").touch()
+    (folder / "good.py").write_text(f"{RIGHT[name]}\n")
+    assert broken(tmp_path / "my_service") == []
 
 
 def test_nobody_has_to_trust_the_template() -> None:
