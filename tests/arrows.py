@@ -9,10 +9,11 @@ from typing import NamedTuple
 ARROWS = {
     "errors": set[str](),
     "machine": {"machine", "errors"},
-    "patterns": {"machine", "patterns", "errors"},
+    "options": set(),
+    "patterns": {"machine", "patterns", "errors", "options"},
     "chosen": {"patterns", "errors"},
-    "engines": {"machine", "patterns", "engines", "chosen", "errors"},
-    "__init__": {"patterns", "engines", "errors"},
+    "engines": {"machine", "patterns", "engines", "chosen", "errors", "options"},
+    "__init__": {"patterns", "engines", "errors", "options"},
 }
 #: Files elsewhere that import more than what `sharing` itself offers; jobs never do.
 TOOLS = {

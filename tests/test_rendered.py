@@ -167,7 +167,7 @@ def test_no_unchosen_engine_is_left(
     project = rendered(patterns=list(patterns), engines=list(engines))
     unchosen = set().union(*(names_of_engine(name) for name in ENGINES if name not in engines))
     if not engines:
-        unchosen |= {"cloudpickle", "RemoteEngine", "LeaseStore"}
+        unchosen |= {"cloudpickle", "RemoteHost", "LeaseStore"}
     assert words_in(project, unchosen) == []
 
 

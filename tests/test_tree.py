@@ -17,7 +17,7 @@ JOBS = TEMPLATE / "src/{{ package_name }}/jobs"
 BENCH = TEMPLATE / "src/{{ package_name }}/bench"
 #: What every project has in a folder of `sharing`, whatever it shares.
 CORE = {
-    "": "__init__.py.jinja chosen.py.jinja errors.py machine patterns engines",
+    "": "__init__.py.jinja chosen.py.jinja errors.py options.py machine patterns engines",
     "machine": "__init__.py children.py lifeline.py limits.py memory.py mutex.py nursery.py "
     "owners.py parcel.py primitives.py reasons.py service.py threads.py",
     "patterns": "__init__.py base.py per_worker.py",

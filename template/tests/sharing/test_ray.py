@@ -133,7 +133,7 @@ def test_a_node_that_goes_costs_what_it_had_and_one_that_comes_gets_work(
         assert next(values) == loaded(0)
         wait_until(lambda: len(signs.notes("begun")) == 3)
         two_nodes.kill()
-        # When that is seen, the other worker is busy still, and this one's seat has none.
+        # When that is seen, the other worker is busy still, and this one's slot has none.
         others = [lambda: not all(worker.is_ready for worker in tuple(team.values())), signs]
         noticed = threading.Thread(target=go_on_when, args=others)
         noticed.start()

@@ -297,8 +297,8 @@ def a_worker_is_given_two_chunks(patch: Patch) -> None:
 
     def send(self: Any, member: scheduler.Member, chunk: chunks.Chunk) -> None:
         plain(self, member, chunk)
-        if self.runs and len(self._idle) == 0:
-            self._idle.append(member.slot)
+        if self.runs and len(self.idle) == 0:
+            self.idle.append(member.slot)
 
     patch.setattr(scheduler.Scheduler, "_send", send)
 

@@ -52,6 +52,7 @@ class Task(NamedTuple):
         stop: and where they end.
         apart: whether each of them is pickled by itself.
         careful: whether each result is to be pickled by itself, before the next item begins.
+        job: the pickled job, where the worker does not have that of the map already.
     """
 
     chunk: ChunkId
@@ -63,6 +64,7 @@ class Task(NamedTuple):
     stop: int
     apart: bool
     careful: bool
+    job: bytes | None = None
 
 
 class Answer(NamedTuple):
@@ -152,8 +154,12 @@ class Desk:
 
     def begins(self, chunk: int, *, timed: bool = False) -> None:
         """From here on it is this chunk that is worked on, none of whose items is begun yet."""
-        self._enters(Phase.READING, 0, timed=timed)
-        self._line[CHUNK] = chunk
+        line = self._line
+        if timed:
+            line[SINCE] = time.monotonic_ns()
+        line[PHASE] = Phase.READING
+        line[ITEM] = ~0
+        line[CHUNK] = chunk
 
     def sends(self) -> None:
         """The answer is on its way from here on."""
@@ -162,12 +168,6 @@ class Desk:
     def could_not_send(self) -> None:
         """It was not, after all."""
         self._line[PHASE] = Phase.PACKING
-
-    def _enters(self, phase: Phase, returned: int, *, timed: bool) -> None:
-        if timed:
-            self._line[SINCE] = time.monotonic_ns()
-        self._line[PHASE] = phase
-        self._line[ITEM] = ~returned
 
     def work(self, task: Task, job: Job, items: list[Any]) -> Answer:
         """Run the job on the items of a chunk that `begins`, and collect what is to ride back."""
@@ -182,7 +182,10 @@ class Desk:
         results, failures, apart = run(job, waiting, task.timed, task.careful)
         self._running = None
         ended = len(results)
-        self._enters(Phase.PACKING, ended, timed=task.timed)
+        if task.timed:
+            self._line[SINCE] = time.monotonic_ns()
+        self._line[PHASE] = Phase.PACKING
+        self._line[ITEM] = ~ended
         elapsed = time.monotonic() - begun
         body = self._pickled(results, failures)
         deltas, refused = {}, None

@@ -31,10 +31,11 @@ from typing import Any, Self, TypeVar, Unpack
 
 from .. import errors
 from ..errors import JobFailed, SharingError, brief
+from ..options import MapOptions
 from ..patterns.base import Pattern, patterns_of
 from .chunks import Piece, Why
 from .crew import Crew
-from .engine import Engine, MapOptions, Outcome
+from .engine import Engine, Outcome
 from .failure import Failure, describe
 from .pump import Pump, Reader
 from .runs import Run, Settings, Shelf, Sizer, Sizes
@@ -46,6 +47,8 @@ from .sources import ReadByItself, ReadBySomebody, length_of, never_blocks
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
+
+OPTIONS = MapOptions.__optional_keys__
 
 GRACE = 5.0
 """Seconds that running items have to end when the work is interrupted."""
@@ -273,7 +276,7 @@ class Driver(Engine[S]):
         self._see_that_it_is_open(pump)
         reader.source.start()
         pump.begin(reader)
-        mailbox, source = reader.mailbox, reader.source
+        mailbox, source, run, idle = reader.mailbox, reader.source, reader.run, pump.idle
         is_interrupted = False
         try:
             while True:
@@ -283,11 +286,11 @@ class Driver(Engine[S]):
                 if source.has_orders:
                     source.bring()
                 if mailbox:
-                    if pump.is_hungry:
+                    if idle:
                         pump.flush()  # workers have something to do while the reader is away
                     piece = mailbox.popleft()
-                    yield _unpacked(reader.run.name, piece)
-                    pump.passed(reader.run, piece)
+                    yield _unpacked(run, piece)
+                    pump.passed(run, piece)
                 elif reader.is_finished:
                     break
                 else:
@@ -405,7 +408,7 @@ def _settings(fn: Callable[..., Any], items: Iterable[Any], options: MapOptions)
         fits = False
     if not fits:
         raise SharingError(f"timeout must be above 0 seconds, not {given['timeout']!r}")
-    unknown = options.keys() - MapOptions.__annotations__.keys()
+    unknown = options.keys() - OPTIONS
     if unknown:
         raise TypeError(f"a map has no option {min(unknown)!r}")
     ordered = options.get("ordered", True)
@@ -428,7 +431,7 @@ def _name_of(fn: Callable[..., Any]) -> str:
     return str(getattr(fn, "__name__", brief(fn)))
 
 
-def _unpacked(job: str, piece: Piece) -> Results:
+def _unpacked(run: Run, piece: Piece) -> Results:
     """Results and exceptions, from what has come. This is where the user's code unpickles."""
     values: list[Any] = []
     told: dict[int, Failure] = {}
@@ -454,7 +457,7 @@ def _unpacked(job: str, piece: Piece) -> Results:
     if not (why or told):
         return piece.items, values, {}
     why = why | {place: Why("JobFailed", failure) for place, failure in told.items()}
-    return piece.items, values, {n: _error(job, piece.items[n], w) for n, w in why.items()}
+    return piece.items, values, {n: _error(run.name, piece.items[n], w) for n, w in why.items()}
 
 
 def _unreadable(failure: Failure) -> Failure:

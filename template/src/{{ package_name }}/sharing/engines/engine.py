@@ -7,45 +7,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypedDict, TypeVar, Unpack, cast
+from typing import Generic, Self, TypeVar, Unpack, cast
 
 from ..chosen import ENGINES, Extras
 from ..errors import JobFailed, SharingError
 from ..machine import limits
+from ..options import MapOptions
 
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
-
-
-class EngineOptions(TypedDict, total=False):
-    """The options of `open_engine`, to be passed along: ``open_engine(state, **options)``."""
-
-    engine: str
-    workers: int | None
-    start_method: str | None
-    address: str | None
-
-
-class MapOptions(TypedDict, total=False):
-    """The options of `Engine.map` and of what is like it.
-
-    Attributes:
-        ordered: whether values come in the order of the items (left out, yes), or as they are
-            there.
-        chunk_size: how many items travel at once; left out, measured while it runs.
-        retries: how often an item is tried again after its worker died; left out, twice.
-        timeout: seconds that one item may take before its worker is ended.
-        source_thread: whether a thread of its own reads the items, with the context variables of
-            the reader. With False the reader does, and results wait while the source blocks: for
-            what belongs to its thread, as a cursor of sqlite3 does.
-    """
-
-    ordered: bool
-    chunk_size: int | None
-    retries: int
-    timeout: float | None
-    source_thread: bool
 
 
 @dataclass(frozen=True, slots=True)

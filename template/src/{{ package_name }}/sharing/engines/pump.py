@@ -205,11 +205,12 @@ class Pump:
         self._logs = Errands("logs", self._log_failed)
         self._packing = Errands("packing", lambda error: self.post(e.Broke(error)))
         self._keeper: threading.Thread | None = None
+        self._keeper_ident: int | None = None
         self._keeper_bell = Bell()
         self._stopped = False
         self._do: dict[type, Callable[[Any], None]] = {
             e.Start: lambda command: crew.start(command.slot),
-            e.Send: lambda command: crew.send(*command),
+            e.Send: self._send,
             e.Stop: lambda command: crew.stop(command.slot),
             e.Kill: lambda command: crew.kill(command.slot),
             e.Apply: self._apply,
@@ -265,6 +266,9 @@ class Pump:
         self._crew.wake()
         if self._keeper is not None and self._keeper is not threading.current_thread():
             self._keeper.join()
+        # Whoever turns it just now is a reader: from here on nobody does.
+        while self._turner != threading.get_ident() and not self._turning.acquire(timeout=LAZY):
+            self._crew.wake()
         self._packing.close(FLUSH)
         for waiter in (*self._waiters, *self._readers.values()):
             waiter.bell.ring()
@@ -297,9 +301,9 @@ class Pump:
         self.post(e.Began(reader.run))
 
     @property
-    def is_hungry(self) -> bool:
-        """Whether a worker has nothing to do."""
-        return self._scheduler.has_idle
+    def idle(self) -> list[int]:
+        """The slots of workers that have nothing to do; it changes as they get something."""
+        return self._scheduler.idle
 
     def passed(self, run: Run, piece: Piece) -> None:
         """The reader of a map has gone through a piece."""
@@ -356,7 +360,7 @@ class Pump:
                 self._wanted = True
                 if not self._turning.locked():
                     return
-                if self._asleep:
+                if self._asleep and self._turner == self._keeper_ident:
                     self._crew.wake()
             else:
                 self._keeper_bell.ring()
@@ -459,6 +463,7 @@ class Pump:
 
     def _keep(self) -> None:
         """Turn the pump when nobody does."""
+        self._keeper_ident = threading.get_ident()
         while not self._stopped:
             self._keeper_bell.wait(LAZY)
             if self.error:
@@ -475,6 +480,10 @@ class Pump:
             self._turn(TICK)
 
     # Commands
+
+    def _send(self, command: e.Send) -> None:
+        slot, chunk_id, chunk = command
+        self._crew.send(slot, chunk_id, chunk)
 
     def _apply(self, command: e.Apply) -> None:
         for place, delta in command.deltas.items():

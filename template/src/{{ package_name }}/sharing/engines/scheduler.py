@@ -65,6 +65,7 @@ class Scheduler:
         state: of the engine.
         team: the members, by their slots.
         runs: the maps that are under way, by their numbers.
+        idle: the slots of members that are ready for a chunk, and have none.
     """
 
     def __init__(self, workers: int, eager: int) -> None:
@@ -72,7 +73,7 @@ class Scheduler:
         self.team = {slot: Member(slot) for slot in range(1, workers + 1)}
         self.runs: dict[int, Run] = {}
         self._eager = min(eager, workers)
-        self._idle: list[int] = []
+        self.idle: list[int] = []
         self._absent = workers
         self._turns: deque[Run] = deque()
         self._has_suspects = False
@@ -123,11 +124,6 @@ class Scheduler:
         """How many workers have come as far as to be ready."""
         waited_for = (MemberState.ABSENT, MemberState.STARTING)
         return sum(member.state not in waited_for for member in self.team.values())
-
-    @property
-    def has_idle(self) -> bool:
-        """Whether a worker is ready for a chunk, and has none."""
-        return bool(self._idle)
 
     def busy(self) -> Iterator[tuple[Member, Chunk]]:
         """The members that have a chunk, with it."""
@@ -239,7 +235,7 @@ class Scheduler:
         member = self.team[event.slot]
         self._absent -= member.state is MemberState.ABSENT
         member.move("ready")
-        self._idle.append(event.slot)
+        self.idle.append(event.slot)
         self._has_changed = True
 
     def _release(self, slot: int, chunk_id: ChunkId) -> Chunk:
@@ -251,7 +247,7 @@ class Scheduler:
         member.state = state = MEMBER[member.state, "answer"]
         self._take_from(member, chunk)
         if state is MemberState.IDLE:
-            self._idle.append(slot)
+            self.idle.append(slot)
         self._has_changed = True
         return chunk
 
@@ -327,7 +323,7 @@ class Scheduler:
     def _gone(self, event: e.Gone) -> None:
         member = self.team[event.slot]
         if member.state is MemberState.IDLE:
-            self._idle.remove(event.slot)
+            self.idle.remove(event.slot)
         chunk, late = member.chunk, member.late
         member.move("gone")
         self._absent += 1
@@ -377,11 +373,11 @@ class Scheduler:
 
     def _go_on(self) -> None:
         """Give everybody something to do, and see what is over."""
-        while self._idle:
+        while self.idle:
             chunk = self._next_chunk()
             if chunk is None:
                 break
-            self._send(self.team[self._idle.pop()], chunk)
+            self._send(self.team[self.idle.pop()], chunk)
         for run in tuple(self.runs.values()):
             if run.state is RunState.OPEN:
                 self._ask_for_more(run)
@@ -442,7 +438,7 @@ class Scheduler:
         """Have the source bring what is wanted now, and what will be wanted next."""
         workers, sizer = len(self.team), run.sizer
         # While chunks still grow, none is read before somebody can have it: it would be small.
-        wanted = len(self._idle) + (workers if sizer.settled else 0)
+        wanted = len(self.idle) + (workers if sizer.settled else 0)
         if not run.out:
             wanted = max(wanted, 1)  # or nobody would know whether there are any more
         while run.fetching + len(run.fresh) < wanted:
@@ -465,7 +461,7 @@ class Scheduler:
         there = len(self.team) - len(absent)
         work = sum(len(run.waiting) + len(run.fresh) for run in self.runs.values())
         starting = sum(m.state is MemberState.STARTING for m in self.team.values())
-        wanted = 0 if self._idle else max(0, work - starting)
+        wanted = 0 if self.idle else max(0, work - starting)
         if self.state is not EngineState.CLOSING:
             wanted = max(wanted, self._eager - there)
         for member in absent[:wanted]:
@@ -488,7 +484,7 @@ class Scheduler:
             assert member.chunk is not None or member.state is not MemberState.BUSY, (
                 f"{member} has none"
             )
-            idle = self._idle.count(member.slot)
+            idle = self.idle.count(member.slot)
             assert idle == (member.state is MemberState.IDLE), f"{member} is idle {idle} times"
             if member.chunk is not None:
                 number = member.chunk.run.number

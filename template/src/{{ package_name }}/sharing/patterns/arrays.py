@@ -13,12 +13,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
 
 from ..errors import SharingError
 from ..machine import owners
 from ..machine.memory import Memory
 from ..machine.primitives import Words, Worker
+from ..options import MapOptions, TryOptions
 from .base import Host, Pattern, Published, Readable, Store
 
 if TYPE_CHECKING:
@@ -450,11 +451,7 @@ class BlockMaps(ABC, Generic[S]):
         self,
         fn: Callable[[T, S], R],
         items: Iterable[T],
-        *,
-        ordered: bool = True,
-        chunk_size: int | None = None,
-        retries: int = 2,
-        timeout: float | None = None,
+        **options: Unpack[MapOptions],
     ) -> Iterator[R]: ...
 
     def map_blocks(
@@ -463,9 +460,7 @@ class BlockMaps(ABC, Generic[S]):
         source: SharedArray,
         out: SharedArray | None = None,
         rows: int | None = None,
-        *,
-        retries: int = 2,
-        timeout: float | None = None,
+        **options: Unpack[TryOptions],
     ) -> list[R]:
         """Run ``kernel(rows, out_rows, state)`` on blocks of rows, and list what it returns.
 
@@ -482,15 +477,14 @@ class BlockMaps(ABC, Generic[S]):
                 ends early, by an exception or a death, is put back as it was. Where a kernel
                 only reads, a read only source or another ``out`` saves that copy.
             rows: of a block; left out, as many as are about 1 MiB.
-            retries: as for `map`.
-            timeout: as for `map`, for one block.
+            options: as for `map`, for a block: ``retries`` and ``timeout``.
 
         Raises:
             SharingError: ``source`` or ``out`` is not a field of the state, the rows don't
                 match, or there is no room for the copies.
             JobFailed: as for `map`.
         """
-        return list(self.imap_blocks(kernel, source, out, rows, retries=retries, timeout=timeout))
+        return list(self.imap_blocks(kernel, source, out, rows, **options))
 
     def imap_blocks(
         self,
@@ -498,9 +492,7 @@ class BlockMaps(ABC, Generic[S]):
         source: SharedArray,
         out: SharedArray | None = None,
         rows: int | None = None,
-        *,
-        retries: int = 2,
-        timeout: float | None = None,
+        **options: Unpack[TryOptions],
     ) -> Iterator[R]:
         """The same as `map_blocks`, but what the kernel returns comes as it is there."""
         where = self._field(source, "source")
@@ -545,8 +537,7 @@ class BlockMaps(ABC, Generic[S]):
             blocks if ships else list(blocks),
             # In place a block that has ended can't run again with others of its chunk.
             chunk_size=1 if in_place and not comes_back else None,
-            retries=retries,
-            timeout=timeout,
+            **options,
         )
         return values if job.row is None else _taking_back(values, written.array, rows)
 

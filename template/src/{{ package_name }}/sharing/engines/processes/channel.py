@@ -64,6 +64,17 @@ def _write(end: int, data: bytes | memoryview) -> int:
         return os.write(end, data)
 
 
+def _whole(data: bytes) -> Frame | None:
+    """The frame, if it is one, and nothing else."""
+    if len(data) < _LENGTHS.size:
+        return None
+    length, head = _LENGTHS.unpack_from(data)
+    if len(data) != _LENGTHS.size + length:
+        return None
+    body = memoryview(data)[_LENGTHS.size :]
+    return from_wire(*pickle.loads(body[:head])), body[head:]
+
+
 class Channel:
     """One side. The methods of the other side are not to be mixed with its own."""
 
@@ -152,6 +163,9 @@ class Channel:
                 data = b""
             if not data:
                 self.ended = True
+                break
+            if not self._incoming and len(data) < _READ and (frame := _whole(data)) is not None:
+                frames.append(frame)
                 break
             self._incoming += data
             while self._incoming and (frame := self._next_frame()) is not None:

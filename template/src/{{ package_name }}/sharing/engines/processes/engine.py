@@ -12,10 +12,11 @@ that could be left held.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import pickle
-import selectors
+import select
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -32,7 +33,7 @@ from ...machine.primitives import EVERY_SECTION
 from ...patterns.base import Pattern
 from ..chunks import NO_CHUNK, UNBEGUN, Chunk, ChunkId, Place
 from ..crew import CrewEvent, Died, Logged, Sighting
-from ..desk import CHUNK, LINE, SINCE, STOP, place_in
+from ..desk import CHUNK, LINE, SINCE, STOP, Task, place_in
 from ..driver import GRACE, Driver
 from ..engine import Engine, available_cores
 from ..events import Answered, GaveBack, Ready, Unreadable
@@ -43,7 +44,7 @@ from ..threads import Errands
 from . import worker
 from .channel import Channel, Frame, pack, two_pipes
 from .host import ProcessHost
-from .messages import Done, End, Failed, Gave, Order, Record, Unread, Up
+from .messages import Done, End, Failed, Gave, Record, Unread, Up
 
 S = TypeVar("S")
 
@@ -121,11 +122,13 @@ class ProcessCrew:
         self._launcher: Launcher | None = None
         self._host: ProcessHost | None = None
         self._parcel: Parcel[worker.Setup] | None = None
-        self._selector = selectors.DefaultSelector()
+        # By itself, and not through `selectors`, whose own books take as long as a small chunk's.
+        self._poll = select.poll()
+        self._watched: dict[int, _Worker | None] = {}
         self._woken, self._waker = os.pipe()
         for end in (self._woken, self._waker):
             os.set_blocking(end, False)
-        self._selector.register(self._woken, selectors.EVENT_READ, None)
+        self._watch(self._woken, None)
         self._pid = os.getpid()
         self._words: Words | None = None
         self._team: dict[int, _Worker] = {}
@@ -188,7 +191,7 @@ class ProcessCrew:
             if end >= 0:
                 os.close(end)
         self._woken = self._waker = -1
-        self._selector.close()
+        self._watched.clear()
         if self._host is not None:
             self._host.close()
             self._host = None
@@ -242,8 +245,16 @@ class ProcessCrew:
             if isinstance(member, BaseException):
                 raise member
             self._team[member.slot] = member
-            self._selector.register(member.channel.reader, selectors.EVENT_READ, member)
-            self._selector.register(member.child, selectors.EVENT_READ, member)
+            self._watch(member.channel.reader, member)
+            self._watch(member.child.fileno(), member)
+
+    def _watch(self, descriptor: int, member: _Worker | None, wanted: int = select.POLLIN) -> None:
+        self._watched[descriptor] = member
+        self._poll.register(descriptor, wanted)
+
+    def _unwatch(self, descriptor: int) -> None:
+        del self._watched[descriptor]
+        self._poll.unregister(descriptor)
 
     def send(self, slot: int, chunk_id: ChunkId, chunk: Chunk) -> None:
         member, run = self._team.get(slot), chunk.run
@@ -258,8 +269,8 @@ class ProcessCrew:
         body, _, apart = chunk.packed
         timed = run.settings.timeout is not None
         where = chunk.start, chunk.stop, apart, run.careful
-        order = Order(chunk_id, run.number, chunk.first, timed, left, *where, job)
-        self._post(member, pack(order, body))
+        task = Task(chunk_id, run.number, chunk.first, timed, left, *where, job)
+        self._post(member, pack(task, body))
 
     def _post(self, member: _Worker, parts: list[bytes]) -> None:
         channel = member.channel
@@ -267,9 +278,9 @@ class ProcessCrew:
         if channel.is_sending != member.writes:
             member.writes = channel.is_sending
             if member.writes:
-                self._selector.register(member.channel.writer, selectors.EVENT_WRITE, member)
+                self._watch(member.channel.writer, member, select.POLLOUT)
             else:
-                self._selector.unregister(member.channel.writer)
+                self._unwatch(member.channel.writer)
 
     def stop(self, slot: int) -> None:
         if (member := self._team.get(slot)) is not None:
@@ -300,16 +311,16 @@ class ProcessCrew:
 
     def poll(self, timeout: float) -> list[CrewEvent]:
         came: list[CrewEvent] = []
-        for key, _ in self._selector.select(min(timeout, LOOK)):
-            member: _Worker | None = key.data
+        for descriptor, _ in self._poll.poll(math.ceil(min(timeout, LOOK) * 1000)):
+            member = self._watched.get(descriptor)
             if member is None:
-                if key.fd == self._woken:
+                if descriptor == self._woken:
                     os.read(self._woken, 1 << 12)
             elif self._team.get(member.slot) is not member:
                 pass  # its other event has buried it
-            elif key.fd == member.channel.reader:
+            elif descriptor == member.channel.reader:
                 self._hear(member, came)
-            elif key.fd == member.channel.writer:
+            elif descriptor == member.channel.writer:
                 self._post(member, [])
             else:
                 self._bury(member, came)
@@ -332,7 +343,7 @@ class ProcessCrew:
         if member.channel.ended:
             # Dead, or as good as dead. One that lives finds out when it would answer; killed
             # while it does, it would look as if its answer was on its way.
-            self._selector.unregister(member.channel.reader)
+            self._unwatch(member.channel.reader)
             member.mute_since = time.monotonic()
 
     def _receive(self, member: _Worker, frame: Frame, came: list[CrewEvent]) -> None:
@@ -362,10 +373,10 @@ class ProcessCrew:
                 self._receive(member, frame, came)
         del self._team[member.slot]
         if member.mute_since is None:
-            self._selector.unregister(member.channel.reader)
+            self._unwatch(member.channel.reader)
         if member.writes:
-            self._selector.unregister(member.channel.writer)
-        self._selector.unregister(member.child)
+            self._unwatch(member.channel.writer)
+        self._unwatch(member.child.fileno())
         code = member.child.exitcode()
         # Ends one that lives on, as after the death of a forkserver: from here it does no more.
         member.child.close()
@@ -383,7 +394,7 @@ class ProcessCrew:
         assert self._host is not None
         child = self._host.services.process
         if child is not None:
-            self._selector.register(child, selectors.EVENT_READ, None)
+            self._watch(child.fileno(), None)
 
     def _see_to_services(self) -> None:
         """Start another server when one has died."""
@@ -391,7 +402,7 @@ class ProcessCrew:
         services = self._host.services
         if services.process is None or services.process.exitcode() is None:
             return
-        self._selector.unregister(services.process)
+        self._unwatch(services.process.fileno())
         services.stop()
         with suppress(ServiceLost):  # what they offer is done without
             services.start()

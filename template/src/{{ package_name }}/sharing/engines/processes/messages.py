@@ -1,26 +1,16 @@
-"""What the parent and a worker say to each other: types at both ends, tuples on the wire."""
+"""What the parent and a worker say to each other: types at both ends, tuples on the wire.
+
+A worker gets a `Task`, whose items are the body of the frame, and at last an `End`; the others are
+what it says itself.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
 from ..chunks import ChunkId
+from ..desk import Task
 from ..failure import Failure
-
-
-class Order(NamedTuple):
-    """To a worker: a chunk. The body of its frame has the items; see `desk.Task`."""
-
-    chunk: ChunkId
-    run: int
-    first: int
-    timed: bool
-    left: dict[int, int]
-    start: int
-    stop: int
-    apart: bool
-    careful: bool
-    job: bytes | None  # unless the worker has that of the map already
 
 
 class End(NamedTuple):
@@ -66,9 +56,9 @@ class Record(NamedTuple):
     """From a worker: a record of the log, pickled, is the body."""
 
 
-Message = Order | End | Up | Failed | Done | Gave | Unread | Record
+Message = Task | End | Up | Failed | Done | Gave | Unread | Record
 
-KINDS: tuple[type[Message], ...] = (Order, End, Up, Failed, Done, Gave, Unread, Record)
+KINDS: tuple[type[Message], ...] = (Task, End, Up, Failed, Done, Gave, Unread, Record)
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
 

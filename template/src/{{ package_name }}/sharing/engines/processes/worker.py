@@ -16,7 +16,7 @@ from ..chunks import ChunkId
 from ..desk import LINE, Desk, Job, Task
 from ..failure import describe
 from .channel import Channel, Ends, pack
-from .messages import Done, Failed, Gave, Order, Record, Unread, Up
+from .messages import Done, Failed, Gave, Record, Unread, Up
 
 GIVE_BACK = 0.05
 """Seconds after which a worker gives back the items of its chunk that it has not begun, be it in
@@ -87,7 +87,7 @@ class _Loop:
     def run(self) -> None:
         while (frame := self._channel.receive()) is not None:
             message, body = frame
-            if not isinstance(message, Order):  # the end, in order
+            if not isinstance(message, Task):  # the end, in order
                 self._desk.detach()
                 return
             self._work(message, body)
@@ -96,22 +96,22 @@ class _Loop:
         with contextlib.suppress(OSError):
             self._channel.send(pack(Gave(chunk, kept)))
 
-    def _work(self, order: Order, body: memoryview) -> None:
+    def _work(self, task: Task, body: memoryview) -> None:
         desk = self._desk
-        desk.begins(order.chunk, timed=order.timed)
+        desk.begins(task.chunk, timed=task.timed)
         try:
             items = pickle.loads(body)
-            if len(items) > order.stop - order.start:
-                items = items[order.start : order.stop]
-            if order.job is not None:
-                self._job = order.run, pickle.loads(order.job)
+            if len(items) > task.stop - task.start:
+                items = items[task.start : task.stop]
+            if task.job is not None:
+                self._job = task.run, pickle.loads(task.job)
             assert self._job is not None
-            assert self._job[0] == order.run
+            assert self._job[0] == task.run
         except BaseException as error:
-            self._channel.send(pack(Unread(order.chunk, describe(error))))
+            self._channel.send(pack(Unread(task.chunk, describe(error))))
             return
-        answer = desk.work(Task(*order[:-1]), self._job[1], items)
-        parts = pack(Done(order.chunk, *answer[:-1]), answer.body)
+        answer = desk.work(task, self._job[1], items)
+        parts = pack(Done(task.chunk, *answer[:-1]), answer.body)
         desk.sends()
         try:
             self._channel.send(parts)
