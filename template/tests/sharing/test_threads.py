@@ -6,6 +6,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from driven_jobs import Item, State, do_as_told, double, note, wait_to_go
 from in_threads import SOON, start
 from signs import Signs, wait_until
-from under_test import sharing
+from under_test import pump, sharing
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -189,6 +190,16 @@ def test_one_map_feeds_another_from_another_thread(engine: Engine) -> None:
     outer = start(list, engine.map(double, inner))
     beside = list(engine.map(double, engine.map(double, range(300))))
     assert outer.result(SOON) == beside == [4 * n for n in range(300)]
+
+
+def test_a_reader_of_a_list_is_told_that_it_is_wanted(engine: Engine) -> None:
+    """Though another thread turns the pump: it would find that out by itself, after a tick."""
+    times = 20
+    began = time.monotonic()
+    for _ in range(times):
+        inner = engine.map(double, range(300))
+        assert list(engine.map(double, inner)) == [4 * n for n in range(300)]
+    assert time.monotonic() - began < times * pump.TICK / 4
 
 
 def test_three_maps_in_a_row_in_each_of_three_threads(engine: Engine) -> None:

@@ -497,6 +497,8 @@ class Pump:
         reader = self._readers.get(command.run.number)
         if reader is not None:
             reader.source.fetch(*command)
+            if self._waiters and reader.source.has_orders:
+                reader.bell.ring()
 
     def _repack(self, command: e.Repack) -> None:
         chunk = command.chunk
