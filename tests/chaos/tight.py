@@ -27,7 +27,7 @@ def runs(storm: Storm, count: int = 30) -> None:
         with storm.beginning:
             steps = storm.next_steps(count, one_in=10)
             results = storm.engine.map(work, steps, retries=100)
-        found = list(results)
+        found: list[object] = list(results)
     storm.take(steps, found)
     assert storm.wrong == []
 
