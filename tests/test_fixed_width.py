@@ -59,8 +59,9 @@ for size in (6, 10_000):
         name = f"{dtype.kind}{dtype.itemsize}"
         same = np.dtype(name).type
         with guarded as b:
-            b[:4] = np.array([9, 8, 7, 6], same)
-            b[0:2] = np.array([1, 0, 2, 0], same)[::2]
+            # A memoryview takes numbers by the very name that it has for them.
+            b[:4] = np.array([9, 8, 7, 6], typecode if size == 6 else same)
+            b[0:2] = np.array([1, 0, 2, 0], typecode if size == 6 else same)[::2]
             b[-1] = same(5)
             b[np.uint8(4)] = 3
         assert guarded.read()[:5].tolist() == [1, 2, 7, 6, 3], typecode

@@ -25,10 +25,10 @@ PHASE = 4  # what it does where no item runs, as a `Phase`
 TICK = 0.005
 """Seconds between two looks at the clock, and at what the parent wants, while a chunk runs."""
 
-Job = Callable[[Any, Any], Any]
+Job = Callable[[object, object], object]
 """What is run with an item and the state."""
 
-_Running = tuple[ChunkId, float, list[Any], Iterator[Any]]
+_Running = tuple[ChunkId, float, list[object], Iterator[object]]
 """The chunk, when it began, its items, and the iterator that goes through them."""
 
 
@@ -81,7 +81,7 @@ class Answer(NamedTuple):
 
     ended: int
     elapsed: float
-    deltas: dict[int, Any]
+    deltas: dict[int, object]
     refused: Failure | None
     apart: bool
     body: bytes
@@ -115,7 +115,7 @@ class Desk:
 
     def __init__(
         self,
-        state: Any,
+        state: object,
         slot: int,
         line: memoryview,
         *,
@@ -201,7 +201,7 @@ class Desk:
 
     def _run(self, job: Job, waiting: Iterator[Any], timed: bool, careful: bool) -> Ran:
         line, state = self._line, self.state
-        results: list[Any] = []
+        results: list[object] = []
         failures: dict[int, Failure] = {}
         places = self._timed(waiting) if timed else enumerate(waiting)
         for line[ITEM], item in places:
@@ -230,7 +230,7 @@ class Desk:
     def _run_and_pickle(
         self,
         job: Job,
-        places: Iterator[tuple[int, Any]],
+        places: Iterator[tuple[int, object]],
         first: object,
         failures: dict[int, Failure],
     ) -> Ran:
@@ -284,7 +284,7 @@ class Desk:
         else:
             results.append(packed)
 
-    def _timed(self, waiting: Iterator[Any]) -> Iterator[tuple[int, Any]]:
+    def _timed(self, waiting: Iterator[object]) -> Iterator[tuple[int, Any]]:
         """Number the items, and write for each when it begins."""
         for numbered in enumerate(waiting):
             self._line[SINCE] = time.monotonic_ns()
@@ -309,7 +309,7 @@ class Desk:
                 for pattern in self.patterns:
                     pattern.at_work()
 
-    def _cut(self, chunk: ChunkId, _begun: float, items: list[Any], waiting: Any) -> None:
+    def _cut(self, chunk: ChunkId, _begun: float, items: list[object], waiting: Any) -> None:
         """Cut the list that the other thread goes through, and say how far it gets now."""
         kept = max(1, len(items) - operator.length_hint(waiting))
         if kept >= len(items):
@@ -320,7 +320,7 @@ class Desk:
         if place and self.gives_back is not None:
             self.gives_back(chunk, max(kept, *place))
 
-    def _pickled(self, results: list[Any], failures: dict[int, Failure]) -> bytes:
+    def _pickled(self, results: list[object], failures: dict[int, Failure]) -> bytes:
         try:
             return self._dumps((results, failures), protocol=5)
         except BaseException:

@@ -65,7 +65,7 @@ def _is_a_fork() -> None:
 os.register_at_fork(after_in_child=_is_a_fork)
 
 
-Results = tuple[list[Any], list[Any], dict[int, JobFailed]]
+Results = tuple[list[object], list[object], dict[int, JobFailed]]
 """Consecutive items, their results, and the exceptions of those that have none, by their places."""
 
 
@@ -207,7 +207,9 @@ class Driver(Engine[S]):
         reader = self._begin(fn, items, options)
         return Values(self._outcomes(reader), partial(self._is_cut_off, reader))
 
-    def _begin(self, fn: Callable[..., Any], items: Iterable[Any], options: MapOptions) -> Reader:
+    def _begin(
+        self, fn: Callable[..., object], items: Iterable[object], options: MapOptions
+    ) -> Reader:
         pump = self._pump
         if not self._is_open or pump is None:
             raise SharingError("the engine is not open: use it inside its with statement")
@@ -231,7 +233,7 @@ class Driver(Engine[S]):
         return Reader(run, source)
 
     def _source(
-        self, pump: Pump, items: Iterable[Any], own_thread: bool
+        self, pump: Pump, items: Iterable[object], own_thread: bool
     ) -> ReadBySomebody | ReadByItself:
         try:
             iter(items) if never_blocks(items) or not own_thread else items.__iter__
@@ -241,7 +243,7 @@ class Driver(Engine[S]):
         kind = ReadBySomebody if never_blocks(items) or not own_thread else ReadByItself
         return kind(items, self._crew.dumps, pump.post)
 
-    def _pickled(self, fn: Callable[..., Any]) -> bytes:
+    def _pickled(self, fn: Callable[..., object]) -> bytes:
         if not callable(fn):
             raise SharingError(f"a job must be a function, not {brief(fn)}")
         try:
@@ -387,7 +389,7 @@ def _has_closed() -> SharingError:
     return SharingError("the engine has closed: read a map inside its with statement")
 
 
-def _settings(fn: Callable[..., Any], items: Iterable[Any], options: MapOptions) -> Settings:
+def _settings(fn: Callable[..., object], items: Iterable[object], options: MapOptions) -> Settings:
     """The options of a map, looked at.
 
     Raises:
@@ -424,7 +426,7 @@ def _whole(value: Any) -> int | None:
         return None
 
 
-def _name_of(fn: Callable[..., Any]) -> str:
+def _name_of(fn: Callable[..., object]) -> str:
     """What to call a job in messages."""
     if isinstance(fn, partial):
         return _name_of(fn.func)
@@ -433,7 +435,7 @@ def _name_of(fn: Callable[..., Any]) -> str:
 
 def _unpacked(run: Run, piece: Piece) -> Results:
     """Results and exceptions, from what has come. This is where the user's code unpickles."""
-    values: list[Any] = []
+    values: list[object] = []
     told: dict[int, Failure] = {}
     why = piece.failures
     if piece.body is None:

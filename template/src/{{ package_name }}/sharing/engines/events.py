@@ -6,6 +6,7 @@ them out in their order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .chunks import Chunk, ChunkId, Piece, Place
@@ -90,7 +91,7 @@ class Answered(NamedTuple):
     id: ChunkId
     ended: int
     elapsed: float
-    deltas: dict[int, Any]
+    deltas: Mapping[int, Any]
     refused: Failure | None
     apart: bool
     body: bytes | memoryview
@@ -203,7 +204,7 @@ class Apply(NamedTuple):
     """Give the patterns what came with results, each of them once."""
 
     slot: int
-    deltas: dict[int, Any]
+    deltas: Mapping[int, Any]
 
 
 class Undo(NamedTuple):

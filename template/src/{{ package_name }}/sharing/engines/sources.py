@@ -1,6 +1,6 @@
 """Where the items of a map come from: read, packed and brought, in a thread that may wait.
 
-Lists, tuples and ranges are read by whoever reads the map, since that never takes long. Any other
+Lists, tuples and ranges are read by whoever reads the map, since that never takes long. object other
 iterable may block, so a thread of the map's own reads it, one item at a time:
 
     Fetch ─▶ orders ─▶ the thread: next(), next(), … ─▶ pack ─▶ Fetched
@@ -33,13 +33,13 @@ SLOW = 0.02
 PATIENCE = 1.0
 """Seconds to wait, when a map is left, for its source to come to an end of what it is doing."""
 
-Dumps = Callable[[Any], bytes]
+Dumps = Callable[[object], bytes]
 
 Order = tuple[Run, int, int]
 """The map, and how many items a chunk is to have, and how many chunks are wanted."""
 
 
-def length_of(items: Iterable[Any]) -> int | None:
+def length_of(items: Iterable[object]) -> int | None:
     """How many there are, where that can be said."""
     if not isinstance(items, Sized):
         return None
@@ -49,7 +49,7 @@ def length_of(items: Iterable[Any]) -> int | None:
         return None
 
 
-def never_blocks(items: Iterable[Any]) -> bool:
+def never_blocks(items: Iterable[object]) -> bool:
     """Whether it can be read at once, wherever it is read."""
     return type(items) in (list, tuple, range)
 
@@ -121,8 +121,10 @@ class ReadBySomebody:
 
     is_waiting = False
 
-    def __init__(self, items: Iterable[Any], dumps: Dumps, post: Callable[[Event], None]) -> None:
-        self._items: Iterator[Any] | None = iter(items)
+    def __init__(
+        self, items: Iterable[object], dumps: Dumps, post: Callable[[Event], None]
+    ) -> None:
+        self._items: Iterator[object] | None = iter(items)
         self._blocks = not never_blocks(items)
         self._dumps = dumps
         self._post = post
@@ -149,7 +151,7 @@ class ReadBySomebody:
             ended = False
             error: Exception | None = None
             for _ in range(count):
-                items: list[Any] = []
+                items: list[object] = []
                 try:
                     if self._blocks:
                         ended = self._trickle(source, items, size)
@@ -170,7 +172,7 @@ class ReadBySomebody:
                     break
             self._post(Fetched(run, size, count, chunks, refused, ended, error))
 
-    def _trickle(self, source: Iterator[Any], items: list[Any], size: int) -> bool:
+    def _trickle(self, source: Iterator[object], items: list[object], size: int) -> bool:
         """Read up to that many, fewer if one lets wait; whether it is at its end."""
         before = time.monotonic()
         for item in source:
@@ -194,12 +196,14 @@ class ReadByItself:
     Args: as for `ReadBySomebody`.
     """
 
-    def __init__(self, items: Iterable[Any], dumps: Dumps, post: Callable[[Event], None]) -> None:
-        self._items: Iterable[Any] | None = items
+    def __init__(
+        self, items: Iterable[object], dumps: Dumps, post: Callable[[Event], None]
+    ) -> None:
+        self._items: Iterable[object] | None = items
         self._dumps = dumps
         self._post = post
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
-        self._batch: deque[Any] = deque()  # what has been read and not been brought
+        self._batch: deque[object] = deque()  # what has been read and not been brought
         self._bringing = threading.Lock()  # held while a batch becomes a chunk
         self._read = 0
         self._last = 0.0  # when an item was read
@@ -253,7 +257,7 @@ class ReadByItself:
     def _serve(self) -> None:
         items, self._items = self._items, None
         assert items is not None
-        iterator: Iterator[Any] | None = None
+        iterator: Iterator[object] | None = None
         ended = False
         while not ended and (order := self._orders.get()) is not None:
             run, size, count = order
@@ -278,7 +282,7 @@ class ReadByItself:
         self._batch.clear()
         self._run = None
 
-    def _read_batch(self, iterator: Iterator[Any], size: int) -> bool:
+    def _read_batch(self, iterator: Iterator[object], size: int) -> bool:
         """Read up to that many items, fewer if one lets wait; whether it is at its end."""
         batch, clock = self._batch, time.monotonic
         before = begun = self._last = clock()

@@ -17,7 +17,6 @@ import pickle
 import struct
 import threading
 from multiprocessing.connection import Connection
-from typing import Any
 
 from ...machine import lifeline
 from .messages import Message, from_wire, to_wire
@@ -31,7 +30,7 @@ _READ = 1 << 16
 """Bytes asked for at once. More than 128 KiB, and malloc would map and unmap them each time,
 which takes ten times as long as a small frame."""
 
-Ends = tuple["Connection[Any, Any]", "Connection[Any, Any]"]
+Ends = tuple["Connection[object, object]", "Connection[object, object]"]
 """What one side reads from, and what it writes to."""
 
 Frame = tuple[Message, memoryview]

@@ -33,7 +33,7 @@ class Done(NamedTuple):
     chunk: ChunkId
     ended: int
     elapsed: float
-    deltas: dict[int, Any]
+    deltas: dict[int, object]
     refused: Failure | None
     apart: bool
 
@@ -62,7 +62,7 @@ KINDS: tuple[type[Message], ...] = (Task, End, Up, Failed, Done, Gave, Unread, R
 _NUMBERS = {kind: number for number, kind in enumerate(KINDS)}
 
 
-def to_wire(message: Message) -> tuple[Any, ...]:
+def to_wire(message: Message) -> tuple[object, ...]:
     """As it is pickled: its kind as a number, and its fields."""
     return _NUMBERS[type(message)], *message
 
