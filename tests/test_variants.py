@@ -17,6 +17,7 @@ from matrix import (
     CONFIG,
     PATTERNS,
     PYTHONS,
+    TEMPLATE,
     TEXT_QUESTIONS,
     TEXTS,
     Variant,
@@ -32,6 +33,13 @@ HERE = "{}.{}".format(*sys.version_info)
 #: Names that would go wrong if a file were found by its name alone, or a word by itself.
 PACKAGES = {"plain": "my_service", "quotes": "cache_tools", "letters": "locks"}
 START_METHODS = ("spawn", "forkserver", "fork")
+#: The tests of what an engine does by itself, whatever is shared, in an order in which neighbours
+#: take about as long: see `part_of_tests`.
+ENGINE_TESTS = (
+    *("children", "closed", "interrupts", "threads"),
+    *("starts", "salvage", "driven_by_itself", "verdict"),
+    *("items_end", "scheduler", "bounds"),
+)
 #: Made up for the scheduler in the project that runs everything.
 EVENTS = 1_000_000
 Count = Callable[[str, object], None]
@@ -94,6 +102,27 @@ def test_each_two_values_meet() -> None:
         assert {(ci, text) for ci, _, text in met} == {
             (ci, text) for ci in CONFIG["ci"]["choices"].values() for text in TEXTS
         }
+
+
+def ignored(variant: Variant, full: str) -> set[str]:
+    """Return the names of the files of tests that are left out there."""
+    found = (re.fullmatch(r"--ignore=(.*)", part) for part in part_of_tests(variant, full))
+    paths = [match[1] for match in found if match]
+    assert [path for path in paths if not (TEMPLATE / path).is_file()] == []
+    return {Path(path).stem.removeprefix("test_") for path in paths}
+
+
+def test_each_file_of_tests_runs_where_it_finds_something() -> None:
+    for full in PYTHONS:
+        ran = {variant: ignored(variant, full) for variant in run_variants(full)}
+        for test in (*ENGINE_TESTS, "chaos"):
+            there = [variant for variant in ran if test not in ran[variant]]
+            assert {one.python for one in there} >= (set(PYTHONS) if test != "chaos" else {full})
+            here = [set(one.patterns) for one in there if one.python == full]
+            assert set(PATTERNS) in here
+            for pattern in PATTERNS:
+                assert any(pattern not in patterns for patterns in here), (test, pattern)
+        assert set().union(*ran.values()) == {*ENGINE_TESTS, "chaos"}
 
 
 def test_it_is_as_the_answers_say(
@@ -172,15 +201,28 @@ def part_of_tests(variant: Variant, full: str) -> list[str]:
     """Say what is left out where it finds no more than in a project of all patterns.
 
     That one runs everything. The others take turns with the start methods, and leave out the
-    faults on purpose; of two or three patterns at once, the storm, too.
+    faults on purpose; of two or three patterns at once, the storm, too. What an engine does by
+    itself is the same in each project, so its tests run in two that have one pattern, of which
+    at least one misses whatever a test might need. On every other Python, the largest set has
+    them, under one start method.
     """
     if len(variant.patterns) == len(PATTERNS):
         return [f"--events={EVENTS}"]
     beside = [one for one in run_variants(full) if one.python == variant.python]
     method = START_METHODS[beside.index(variant) % len(START_METHODS)]
     options = [f"--start-method={method}", "-k", "not goes_red"]
-    storm = "--ignore=tests/sharing/test_chaos.py"
-    return options if len(variant.patterns) == 1 else [*options, storm]
+    out = set() if len(variant.patterns) == 1 else {"chaos"}
+    if variant.python != full:
+        largest = max(beside, key=lambda one: len(one.patterns))
+        out |= set() if variant == largest else set(ENGINE_TESTS)
+    else:
+        names = list(PATTERNS)
+        out |= {
+            test
+            for place, test in enumerate(ENGINE_TESTS)
+            if variant.patterns not in {(names[(place + n) % len(names)],) for n in range(2)}
+        }
+    return [*options, *(f"--ignore=tests/sharing/test_{name}.py" for name in sorted(out))]
 
 
 def without_numpy(folder: Path) -> Path:

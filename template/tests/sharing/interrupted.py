@@ -1,7 +1,7 @@
 """A script that is interrupted in one of many places: see test_interrupts.py.
 
-Its arguments: the start method, the folder of signs, and the place. It gives the sign "now" when
-it is there. What it prints is what it has come to, a word and a value a line.
+Its arguments: the start method, the folder of signs, the place, and the grace. It gives the sign
+"now" when it is there. What it prints is what it has come to, a word and a value a line.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Any
 
 from driven_jobs import FOR_EVER, Item, State, double, wait_to_go
 from signs import Signs
-from under_test import sharing
+from under_test import driver, sharing, sources
 
 
 def sleep_on() -> None:
@@ -214,8 +214,10 @@ PLACES: dict[str, Callable[..., None]] = {
 }
 
 
-def main(start_method: str, folder: str, place: str) -> None:
+def main(start_method: str, folder: str, place: str, grace: str) -> None:
     signs = Signs(Path(folder))
+    driver.GRACE = float(grace)
+    sources.PATIENCE = 0.2
 
     def open_engine(state: State, workers: int = 2) -> Any:
         return sharing.open_engine(state, workers=workers, start_method=start_method)

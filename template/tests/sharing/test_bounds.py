@@ -18,13 +18,16 @@ MIB = 1 << 20
 AT_MOST = 64 * MIB
 """Bytes that may wait for a reader, and what is under way, once sizes are known."""
 
+STILL = 0.2
+"""Seconds that something is as it was when it has come to rest."""
+
 
 def comes_to_rest(count: Callable[[], int], least: int) -> int:
     """What it counts to, when that has been the same for a while, and this many at least."""
     wait_until(lambda: count() >= least, SOON)
     last, since = count(), time.monotonic()
     end = since + SOON
-    while time.monotonic() < since + 0.5:
+    while time.monotonic() < since + STILL:
         assert time.monotonic() < end, "it does not come to rest"
         time.sleep(0.02)
         if (now := count()) != last:

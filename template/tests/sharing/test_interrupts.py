@@ -20,10 +20,12 @@ ENDS = {signal.SIGINT: -signal.SIGINT, signal.SIGTERM: 143}
 
 
 @contextlib.contextmanager
-def interrupted_at(place: str, start_method: str, signs: Signs) -> Iterator[scripts.Script]:
+def interrupted_at(
+    place: str, start_method: str, signs: Signs, grace: float = 5.0
+) -> Iterator[scripts.Script]:
     """`interrupted.py`, when it has come to that place."""
     file = Path(__file__).with_name("interrupted.py")
-    with scripts.running(file, start_method, signs, place) as script:
+    with scripts.running(file, start_method, signs, place, grace) as script:
         signs.wait("now")
         yield script
 
@@ -43,7 +45,8 @@ def test_what_had_ended_is_counted_and_recorded(
     signs: Signs, number: signal.Signals, times: int
 ) -> None:
     """Of the item that is cut off there is its section at most."""
-    with interrupted_at("leave_traces", "spawn", signs) as script:
+    grace = 1.0 if times == 1 else 60.0
+    with interrupted_at("leave_traces", "spawn", signs, grace) as script:
         script.process.send_signal(number)
         if times == 2:  # now, and not after the grace
             signs.wait("interrupted")

@@ -244,7 +244,7 @@ def test_an_item_whose_unpickling_raises(
 @pytest.mark.parametrize("how", ["kills", "hangs", "raises", "can't be rebuilt", "closes all"])
 def test_a_map_raises_it_and_the_engine_goes_on(engine: Engine, signs: Signs, how: str) -> None:
     items = [Item(signs, n, how if n == 2 else "") for n in range(6)]
-    results = engine.map(answer_badly, items, chunk_size=3, retries=0, timeout=1.0)
+    results = engine.map(answer_badly, items, chunk_size=3, retries=0, timeout=0.5)
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(sharing.JobFailed) as caught:
         next(results)
