@@ -59,11 +59,11 @@ def my_service(rendered: Render, tmp_path_factory: pytest.TempPathFactory) -> Co
 
 
 def children(pid: int) -> Iterator[int]:
-    """Yield the processes below one, as the kernel knows them."""
-    try:
-        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except FileNotFoundError:
-        return
+    """Yield the processes below one, as the kernel knows them: by the thread that started each."""
+    found: list[str] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += thread.read_text().split()
     for child in map(int, found):
         yield child
         yield from children(child)
