@@ -1,6 +1,6 @@
 """Where the items of a map come from: read, packed and brought, in a thread that may wait.
 
-Lists, tuples and ranges are read by whoever reads the map, since that never takes long. object other
+Lists, tuples and ranges are read by whoever reads the map, since that never takes long. Any other
 iterable may block, so a thread of the map's own reads it, one item at a time:
 
     Fetch ─▶ orders ─▶ the thread: next(), next(), … ─▶ pack ─▶ Fetched
