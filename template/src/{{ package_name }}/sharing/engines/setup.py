@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Sequence
 
 from ..errors import SharingError
-from ..patterns.base import Pattern, attributes_of
+from ..patterns.base import Pattern
+from ..patterns.search import attributes_of
 
 
 def levels_of_loggers() -> dict[str, int]:

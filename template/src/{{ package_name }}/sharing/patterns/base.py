@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cache
-from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, ModuleType
-from typing import Any, ClassVar, NamedTuple, Protocol
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar, Protocol
 
-from ..errors import SharingError, brief
+from ..errors import SharingError
 from ..machine.primitives import Lease, Mutex, Service, Words, Worker
+from .search import Found, first_of
 
 
 class Host(Protocol):
@@ -217,7 +215,8 @@ def patterns_of(state: object) -> list[Pattern]:
                 )
             value.name, value.order = field.name, order
             found.append(value)
-    misplaced = _misplaced(state, found)
+    copied = (Found(v, ".", k, Found(p, ".", p.name)) for p in found for k, v in p.copied().items())
+    misplaced = first_of(Pattern, state, copied, beside=found)
     if misplaced is not None:
         raise SharingError(
             f"{misplaced} of the state, a {type(misplaced.value).__name__}, is no field of it, so "
@@ -230,114 +229,3 @@ def patterns_by_field(state: Any) -> list[Pattern]:
     """In a worker: the patterns of a state that `patterns_of` has seen, in the same order."""
     values = (getattr(state, field.name, None) for field in dataclasses.fields(state))
     return [value for value in values if isinstance(value, Pattern)]
-
-
-class _Found(NamedTuple):
-    """A value that a state leads to, and the way to it.
-
-    Attributes:
-        value: the value.
-        way: what is to be said of where it is, with a place for what holds it.
-        key: its name, its key or its index there.
-        holder: what holds it; None for the state.
-    """
-
-    value: object
-    way: str
-    key: object
-    holder: _Found | None = None
-
-    def __str__(self) -> str:
-        if self.holder is None:
-            return str(self.key)
-        key = self.key if self.way == _ATTRIBUTE else brief(self.key)
-        return self.way.format(holder=self.holder, key=key)
-
-
-_ATTRIBUTE = "{holder}.{key}"
-_ITEM = "{holder}[{key}]"
-_KEY = "a key of {holder}"
-_ELEMENT = "an element of {holder}"
-
-_LEAVES = (type, ModuleType, FunctionType, BuiltinFunctionType, Pattern)
-"""What a search does not look into: code, which is imported, and what is found."""
-
-_PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
-"""Types of values that hold no others, and that there may be very many of."""
-
-
-def _misplaced(state: Any, fields: list[Pattern]) -> _Found | None:
-    """A pattern that the state leads to and that is in none of its fields; None if there is none.
-
-    What is looked into are containers, attributes and slots.
-    """
-    seen: dict[int, object] = {id(pattern): pattern for pattern in fields}
-    seen[id(state)] = state
-    waiting = deque(_attributes_of_state(state))
-    for pattern in fields:
-        holder = _Found(pattern, _ATTRIBUTE, pattern.name)
-        waiting += (_Found(v, _ATTRIBUTE, name, holder) for name, v in pattern.copied().items())
-    while waiting:
-        found = waiting.popleft()
-        value, kind = found.value, type(found.value)
-        if kind in _PLAIN or id(value) in seen:
-            continue
-        if issubclass(kind, Pattern):
-            return found
-        seen[id(value)] = value
-        if not issubclass(kind, _LEAVES):
-            waiting += (inner for inner in _inside(found) if type(inner.value) not in _PLAIN)
-    return None
-
-
-def _attributes_of_state(state: Any) -> Iterator[_Found]:
-    """The attributes of a state, and those of its class that are no fields."""
-    for name, value in attributes_of(state).items():
-        yield _Found(value, _ATTRIBUTE, name)
-    names = {field.name for field in dataclasses.fields(state)}
-    for kind in type(state).__mro__:
-        for name, value in vars(kind).items():
-            if name not in names and not name.startswith("__"):
-                yield _Found(value, _ATTRIBUTE, name)
-
-
-def _inside(found: _Found) -> Iterator[_Found]:
-    """What a container has in it, and the attributes of an object."""
-    value: Any = found.value
-    kind = type(value)
-    # By the methods of Python's own types: a subclass may have others, which do as they like.
-    if issubclass(kind, dict):
-        for key, one in tuple(dict.items(value)):
-            yield _Found(key, _KEY, key, found)
-            yield _Found(one, _ITEM, key, found)
-    elif issubclass(kind, (list, tuple, deque)):
-        base = next(one for one in (list, tuple, deque) if issubclass(kind, one))
-        for place, one in enumerate(tuple(base.__iter__(value))):
-            yield _Found(one, _ITEM, place, found)
-    elif issubclass(kind, (set, frozenset)):
-        for one in tuple((set if issubclass(kind, set) else frozenset).__iter__(value)):
-            yield _Found(one, _ELEMENT, None, found)
-    for name, one in attributes_of(value).items():
-        yield _Found(one, _ATTRIBUTE, name, found)
-
-
-def attributes_of(value: object) -> dict[str, object]:
-    """What an object has in its slots and in its dictionary, by names."""
-    found: dict[str, object] = {}
-    kind: type = type(value)
-    for name, slot in _slots_of(kind):
-        with suppress(AttributeError):  # it is not set
-            found[name] = slot.__get__(value)
-    with suppress(Exception):  # most have none, and a class may make its own of it
-        found.update(object.__getattribute__(value, "__dict__"))
-    return found
-
-
-@cache
-def _slots_of(kind: type) -> Iterable[tuple[str, MemberDescriptorType]]:
-    return [
-        (name, slot)
-        for base in kind.__mro__
-        for name, slot in vars(base).items()
-        if type(slot) is MemberDescriptorType
-    ]
