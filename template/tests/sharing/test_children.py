@@ -167,7 +167,7 @@ def test_a_dead_one_whose_child_holds_all_is_noticed(
 ) -> None:
     with launching(start_method, prepared=prepared) as launcher:
         child = launcher.start(jobs.leave_a_child, (signs,), "child")
-        signs.wait("left")
+        wait_until(lambda: signs.notes("left"))
         assert child.join(10)
         assert child.exitcode() == -signal.SIGKILL
         assert is_alive(int(signs.notes("left")[0]))
@@ -353,7 +353,7 @@ def test_the_limit_of_threads_holds(
     for name in lifeline.THREAD_LIMITS:
         monkeypatch.delenv(name, raising=False)
     if loaded:
-        pytest.importorskip("numpy")
+        pytest.importorskip("numpy", exc_type=ImportError)
         pytest.importorskip("threadpoolctl")
     with launching(start_method) as launcher:
         answers, theirs = multiprocessing.Pipe(duplex=False)

@@ -649,17 +649,14 @@ def test_a_dead_worker_whose_child_holds_its_pipes_is_noticed_meanwhile(
             yield Item(signs, n)
 
     came = 0.0
-    others = 0
     try:
         results = engine.map(do_as_told, source(), ordered=False, chunk_size=1)
         for value in results:
             if value == 0:
                 came = time.monotonic()
                 had_it.set()
-            others += not came
         (died,) = map(float, signs.notes("died at"))
         assert came - died < 5  # a second, and the start of another worker
-        assert others
     finally:
         signs.give("child may go")
 

@@ -291,7 +291,7 @@ def test_a_view_of_the_bytes_does_as_well() -> None:
 
 
 def test_arrays_are_saved() -> None:
-    np: Any = pytest.importorskip("numpy")
+    np: Any = pytest.importorskip("numpy", exc_type=ImportError)
     arrays = [np.arange(5), np.zeros((2, 3), order="F"), np.array(["a", "bc"]), np.float64(2.5)]
     record = np.array([(1, 2.5)], dtype=[("a", "i4"), ("b", "f8")])
     odd = np.array([Refused(1), 2], dtype=object)

@@ -72,11 +72,15 @@ class Ran:
 
     @property
     def error(self) -> str:
-        """The last line of a program that has ended with an error of ours."""
+        """The line that says why a program has ended with an error of ours.
+
+        What else Python's own tracker of resources has to say may come behind it.
+        """
         assert self.code, self
-        last = self.err.rstrip().splitlines()[-1]
-        assert re.match(r"[\w.]*\b(SharingError|StartFailed|JobFailed): ", last), self.err
-        return last
+        ours = r"^[\w.]*\b(?:SharingError|StartFailed|JobFailed): .*$"
+        lines = re.findall(ours, self.err, re.MULTILINE)
+        assert lines, self.err
+        return str(lines[-1])
 
 
 def run(
