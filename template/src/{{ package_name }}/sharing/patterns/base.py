@@ -216,7 +216,8 @@ def patterns_of(state: object) -> list[Pattern]:
             value.name, value.order = field.name, order
             found.append(value)
     copied = (Found(v, ".", k, Found(p, ".", p.name)) for p in found for k, v in p.copied().items())
-    misplaced = first_of(Pattern, state, copied, beside=found)
+    names = {field.name for field in dataclasses.fields(state)}
+    misplaced = first_of(Pattern, state, names, copied, found)
     if misplaced is not None:
         raise SharingError(
             f"{misplaced} of the state, a {type(misplaced.value).__name__}, is no field of it, so "

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import suppress
 from functools import lru_cache
 from types import BuiltinFunctionType, FunctionType, MemberDescriptorType, ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import brief
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 
 class Found(NamedTuple):
@@ -52,7 +48,11 @@ _CONTAINERS = frozenset({dict, list, tuple, set, frozenset, deque})
 
 
 def first_of(
-    kind: type, state: DataclassInstance, more: Iterable[Found], *, beside: Iterable[object]
+    kind: type,
+    state: object,
+    fields: Container[str],
+    more: Iterable[Found],
+    beside: Iterable[object],
 ) -> Found | None:
     """The nearest object of a class that a state leads to, if there is any.
 
@@ -62,11 +62,12 @@ def first_of(
     Args:
         kind: the class.
         state: an instance of a dataclass.
+        fields: the names of its fields.
         more: where else to look.
         beside: objects that are not meant, and are not looked into.
     """
     seen = {id(value): value for value in (state, *beside)}
-    waiting = deque([*_attributes_of_state(state), *more])
+    waiting = deque([*_attributes_of_state(state, fields), *more])
     while waiting:
         found = waiting.popleft()
         value, its_kind = found.value, type(found.value)
@@ -80,14 +81,13 @@ def first_of(
     return None
 
 
-def _attributes_of_state(state: DataclassInstance) -> Iterator[Found]:
+def _attributes_of_state(state: object, fields: Container[str]) -> Iterator[Found]:
     """The attributes of a state, and those of its class that are no fields."""
     for name, value in attributes_of(state).items():
         yield Found(value, ".", name)
-    names = {field.name for field in dataclasses.fields(state)}
     for kind in type(state).__mro__:
         for name, value in vars(kind).items():
-            if name not in names and not name.startswith("__"):
+            if name not in fields and not name.startswith("__"):
                 yield Found(value, ".", name)
 
 
