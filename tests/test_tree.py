@@ -20,7 +20,7 @@ CORE = {
     "": "__init__.py.jinja chosen.py.jinja errors.py options.py machine patterns engines",
     "machine": "__init__.py children.py lifeline.py limits.py memory.py mutex.py nursery.py "
     "owners.py parcel.py primitives.py reasons.py service.py threads.py",
-    "patterns": "__init__.py base.py per_worker.py",
+    "patterns": "__init__.py base.py per_worker.py search.py",
     "engines": "__init__.py chunks.py crew.py desk.py driver.py engine.py events.py failure.py "
     "lifecycles.py pump.py runs.py salvage.py scheduler.py setup.py signals.py sources.py "
     "threads.py verdict.py processes",

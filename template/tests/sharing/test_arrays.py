@@ -239,6 +239,36 @@ def test_an_array_has_any_shape_with_elements() -> None:
         sharing.SharedArray(3, object)
 
 
+def test_the_shape_of_an_array_is_of_any_whole_numbers() -> None:
+    assert sharing.SharedArray(np.int64(4)).shape == (4,)
+    shared = sharing.SharedArray(np.array([2, 3]), "int8")
+    assert shared.shape == (2, 3)
+    assert {type(length) for length in shared.shape} == {int}
+    shapes: list[Any] = [2.0, (3, 2.5), "23", None]
+    for shape in shapes:
+        with pytest.raises(sharing.SharingError, match="a shape is of whole numbers"):
+            sharing.SharedArray(shape)
+
+
+def test_a_dtype_that_a_file_could_not_hold_is_refused() -> None:
+    table = np.zeros(4, [("a", "i4"), ("b", "f8")])
+    with pytest.raises(sharing.SharingError, match=r"in the order .*\.repack_fields"):
+        sharing.SharedArray.from_array(table[["b", "a"]])
+    for dtype in ("S0", "U", "V0", np.dtype([])):
+        with pytest.raises(sharing.SharingError, match="has no width"):
+            sharing.SharedArray(4, dtype)
+    with pytest.raises(sharing.SharingError, match="has a shape: make that part of the array's"):
+        sharing.SharedArray(4, (np.int32, (2,)))
+
+
+def test_a_mask_is_not_lost_in_silence() -> None:
+    masked = np.ma.array([1, 2, 3], mask=[False, True, False])
+    with pytest.raises(sharing.SharingError, match="its mask would be lost"):
+        sharing.SharedArray.from_array(masked)
+    assert sharing.SharedArray.from_array(masked.filled(0)).array.tolist() == [1, 0, 3]
+    assert sharing.SharedArray.from_array(np.ma.array([1, 2])).array.tolist() == [1, 2]
+
+
 # Files
 
 

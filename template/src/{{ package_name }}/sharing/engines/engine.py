@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Generic, Self, TypeVar, Unpack, cast
+from typing import Generic, Self, SupportsIndex, TypeVar, Unpack, cast
 
 from ..chosen import ENGINES, Extras
 from ..errors import JobFailed, SharingError
@@ -127,8 +128,7 @@ def open_engine(
             f"unknown engine {engine!r}: choose one of {', '.join(ENGINES)}, or let "
             "`nox -s update -- -d 'engines=[…]'` add it to the project"
         )
-    if workers is not None and (isinstance(workers, bool) or workers < 1):
-        raise SharingError(f"workers must be a whole number above 0, not {workers!r}")
+    workers = None if workers is None else _above_zero(workers)
     if workers is not None and engine == ENGINES[0]:
         obstacle = limits.why_impossible(workers)
         if obstacle is not None:
@@ -144,6 +144,16 @@ def open_engine(
             f"pip install '{package.replace('_', '-')}[{engine}]'"
         ) from None
     return cast("Engine[S]", module.open_engine(state, workers, start_method, address))
+
+
+def _above_zero(workers: SupportsIndex) -> int:
+    try:
+        number = operator.index(workers)
+    except TypeError:
+        number = 0
+    if isinstance(workers, bool) or number < 1:
+        raise SharingError(f"workers must be a whole number above 0, not {workers!r}")
+    return number
 
 
 def available_cores() -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import SharingError
 from ..patterns.base import Pattern
+from ..patterns.search import attributes_of
 
 
 def levels_of_loggers() -> dict[str, int]:
@@ -26,9 +27,11 @@ def unfit_field(
     dumps: Callable[[object], bytes],
 ) -> SharingError:
     """Say which field of a state can't be pickled, which has raised the error."""
+    if isinstance(error, SharingError):  # a pattern, or what is like one, says so itself
+        return error
     reason = " ".join(str(error).split())
     known = {id(pattern) for pattern in patterns}
-    for name, value in vars(state).items():
+    for name, value in attributes_of(state).items():
         if id(value) not in known:
             try:
                 dumps(value)

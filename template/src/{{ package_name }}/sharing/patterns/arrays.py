@@ -12,8 +12,9 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, SupportsIndex, TypeVar, Unpack
 
 from ..errors import SharingError
 from ..machine import owners
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
+
+Shape = SupportsIndex | Iterable[SupportsIndex]
+"""The length of each dimension of an array, or of the only one."""
 
 _BLOCK = 1 << 20
 """Bytes of a block, about: it fits into a core's cache, and outweighs its round trip."""
@@ -61,22 +65,31 @@ class SharedArray(Pattern):
     _dtype: np.dtype[Any] | None = None
     _cleanup: weakref.finalize[..., SharedArray]
 
-    def __init__(self, shape: int | tuple[int, ...], dtype: npt.DTypeLike = "float64") -> None:
+    def __init__(self, shape: Shape, dtype: npt.DTypeLike = "float64") -> None:
         self._describe(shape, dtype)
         self._memory = Memory.segment(self.nbytes)
 
     def _describe(
-        self, shape: int | tuple[int, ...], dtype: npt.DTypeLike, order: str = "C", offset: int = 0
+        self, shape: Shape, dtype: npt.DTypeLike, order: str = "C", offset: int = 0
     ) -> None:
         import numpy as np
 
         self._dtype = np.dtype(dtype)
         if self._dtype.hasobject:
             raise SharingError(f"dtype {self._dtype} holds objects, which can't be shared")
+        if self._dtype.itemsize < 1:
+            raise SharingError(f"dtype {self._dtype} has no width: give the bytes of an element")
+        if self._dtype.subdtype is not None:
+            raise SharingError(f"dtype {self._dtype} has a shape: make that part of the array's")
         # As numpy's own file format has it: a dtype itself would import numpy in each worker.
-        self._description: Any = np.lib.format.dtype_to_descr(self._dtype)
-        lengths = (shape,) if isinstance(shape, int) else tuple(shape)
-        self.shape = tuple(int(length) for length in lengths)
+        try:
+            self._description: Any = np.lib.format.dtype_to_descr(self._dtype)
+        except ValueError:
+            raise SharingError(
+                f"dtype {self._dtype} has fields that overlap or are not in the order in which "
+                "they lie in memory: numpy.lib.recfunctions.repack_fields puts them in order"
+            ) from None
+        self.shape = _lengths_of(shape)
         if min(self.shape, default=1) < 1:
             raise SharingError(f"an array of shape {self.shape} has no elements to share")
         self._layout, self._offset = order, offset
@@ -101,6 +114,11 @@ class SharedArray(Pattern):
         """
         import numpy as np
 
+        if np.ma.is_masked(array):
+            raise SharingError(
+                "a masked array can't be shared, since its mask would be lost: fill it (filled), "
+                "or share its data and its mask as two arrays"
+            )
         source = np.asarray(array)
         shared = cls(source.shape, source.dtype)
         shared.array[...] = source
@@ -133,7 +151,7 @@ class SharedArray(Pattern):
 
     @classmethod
     def create_npy(
-        cls, path: str | os.PathLike[str], shape: int | tuple[int, ...], dtype: npt.DTypeLike
+        cls, path: str | os.PathLike[str], shape: Shape, dtype: npt.DTypeLike
     ) -> SharedArray:
         """An array in a new ``.npy`` file, mapped, all zero. It may be larger than memory.
 
@@ -307,6 +325,18 @@ class SharedArray(Pattern):
         except BaseException:
             self._restore(slot, start, stop)
             raise
+
+
+def _lengths_of(shape: Shape) -> tuple[int, ...]:
+    """The lengths of an array of that shape, as numbers of Python's own.
+
+    Raises:
+        SharingError: they are no whole numbers.
+    """
+    try:
+        return tuple(map(index, shape)) if isinstance(shape, Iterable) else (index(shape),)
+    except TypeError:
+        raise SharingError(f"a shape is of whole numbers, and not {shape!r}") from None
 
 
 class _Aside:

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
-from multiprocessing.context import get_spawning_popen
 from typing import Any, ClassVar, Protocol
 
 from ..errors import SharingError
 from ..machine.primitives import Lease, Mutex, Service, Words, Worker
+from .search import Found, first_of
 
 
 class Host(Protocol):
@@ -89,7 +89,7 @@ _travel = _Travel()
 
 @contextmanager
 def travelling() -> Iterator[None]:
-    """Let patterns be pickled inside, for engines that start processes in ways of their own."""
+    """Let the patterns of an open engine be pickled inside, by this thread, for its workers."""
     _travel.begun = True
     try:
         yield
@@ -107,12 +107,16 @@ class Pattern:
     """Attributes that each process makes for itself: they are not pickled."""
 
     def __getstate__(self) -> dict[str, Any]:
-        if get_spawning_popen() is None and not _travel.begun:
+        if not (_travel.begun and self.is_open):
             raise SharingError(
                 f"a {type(self).__name__} reaches the workers as a field of the state only, "
                 "which is there before the engine opens"
             )
         return {k: v for k, v in self.__dict__.items() if k not in self._own_to_process}
+
+    def copied(self) -> Mapping[str, object]:
+        """What the user has given it that travels to each worker as a copy, by names."""
+        return {}
 
     def move_to(self, host: Host) -> None:
         """Open it; `shut` takes that back."""
@@ -187,7 +191,8 @@ def patterns_of(state: object) -> list[Pattern]:
     """The patterns among the fields of a state, in order, each knowing its name and place.
 
     Raises:
-        SharingError: the state is no dataclass instance, or holds one object twice.
+        SharingError: the state is no dataclass instance, holds one object in two fields, or has
+            one anywhere else than in a field, where workers would not share it.
     """
     if not dataclasses.is_dataclass(state) or isinstance(state, type):
         raise SharingError(
@@ -196,7 +201,7 @@ def patterns_of(state: object) -> list[Pattern]:
         )
     found: list[Pattern] = []
     for order, field in enumerate(dataclasses.fields(state)):
-        value = getattr(state, field.name)
+        value = getattr(state, field.name, None)  # which `field(init=False)` may leave unset
         if isinstance(value, Pattern):
             if any(value is other for other in found):
                 raise SharingError(
@@ -210,10 +215,18 @@ def patterns_of(state: object) -> list[Pattern]:
                 )
             value.name, value.order = field.name, order
             found.append(value)
+    copied = (Found(v, ".", k, Found(p, ".", p.name)) for p in found for k, v in p.copied().items())
+    names = {field.name for field in dataclasses.fields(state)}
+    misplaced = first_of(Pattern, state, names, copied, found)
+    if misplaced is not None:
+        raise SharingError(
+            f"{misplaced} of the state, a {type(misplaced.value).__name__}, is no field of it, so "
+            "each worker would have one of its own: give it a field with an annotation"
+        )
     return found
 
 
 def patterns_by_field(state: Any) -> list[Pattern]:
     """In a worker: the patterns of a state that `patterns_of` has seen, in the same order."""
-    values = (getattr(state, field.name) for field in dataclasses.fields(state))
+    values = (getattr(state, field.name, None) for field in dataclasses.fields(state))
     return [value for value in values if isinstance(value, Pattern)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from ..errors import SharingError
@@ -46,6 +46,9 @@ class PerWorker(Pattern, Generic[T]):
                 )
             self._value = self._factory(*self._args)
         return self._value
+
+    def copied(self) -> Mapping[str, object]:
+        return {"factory": self._factory, "args": self._args}
 
     def open(self, host: Host) -> None:
         self.discard()

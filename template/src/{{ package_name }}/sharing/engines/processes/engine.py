@@ -30,7 +30,7 @@ from ...machine.children import Child, Launcher
 from ...machine.memory import Words
 from ...machine.parcel import Parcel, Unfit
 from ...machine.primitives import EVERY_SECTION
-from ...patterns.base import Pattern
+from ...patterns.base import Pattern, travelling
 from ..chunks import NO_CHUNK, UNBEGUN, Chunk, ChunkId, Place
 from ..crew import CrewEvent, Died, Logged, Sighting
 from ..desk import CHUNK, LINE, SINCE, STOP, Task, place_in
@@ -222,7 +222,8 @@ class ProcessCrew:
         threads = max(1, available_cores() // self.workers)
         try:
             arguments = self._parcel, slot, theirs, levels_of_loggers()
-            child = self._launcher.start(worker.main, arguments, name, threads=threads)
+            with travelling():
+                child = self._launcher.start(worker.main, arguments, name, threads=threads)
         except BaseException as error:
             for end in ours:
                 end.close()
