@@ -345,7 +345,7 @@ def collect(chaos: Path = CHAOS) -> dict[tuple[str, str], Cell]:
         ValueError: a cell is worded twice, or is none of the table's.
     """
     cells = {
-        (subject, event): Cell(**ALONE.get((subject, event), {}))
+        (subject, event): Cell([], **ALONE.get((subject, event), {}))
         for subject in SUBJECTS
         for event in EVENTS
         if subject in CONCERNED.get(event, SUBJECTS)
