@@ -1,8 +1,8 @@
 """The part of locks in a storm."""
 
 import contextlib
+import itertools
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,12 +72,13 @@ class InLocks(Part):
             ("account", accounts[:ACCOUNTS], places),
             ("number", large[:LARGE], place_in_large),
         ):
-            least = Counter(place for n in ended.surely for place in places_of(n))
-            perhaps = Counter(place for n in ended.perhaps for place in places_of(n))
+            least, most = [0] * len(numbers), [0] * len(numbers)
+            for items, bounds in ((ended.surely, (least, most)), (ended.perhaps, (most,))):
+                for number, bound in itertools.product(items, bounds):
+                    for place in places_of(number):
+                        bound[place] += 1
             for place, found in enumerate(numbers):
-                if found or least[place]:
-                    most = least[place] + perhaps[place]
-                    yield from compare(f"sections of {what} {place}", found, least[place], most)
+                yield from compare(f"sections of {what} {place}", found, least[place], most[place])
         for name, numbers in (("accounts", accounts), ("large", large)):
             half = len(numbers) // 2
             if [-n for n in numbers[:half]] != numbers[half:].tolist():
