@@ -1,8 +1,8 @@
 """The part of locks in a storm."""
 
+import collections
 import contextlib
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -72,8 +72,8 @@ class InLocks(Part):
             ("account", accounts[:ACCOUNTS], places),
             ("number", large[:LARGE], place_in_large),
         ):
-            least = Counter(place for n in ended.surely for place in places_of(n))
-            perhaps = Counter(place for n in ended.perhaps for place in places_of(n))
+            least = collections.Counter(place for n in ended.surely for place in places_of(n))
+            perhaps = collections.Counter(place for n in ended.perhaps for place in places_of(n))
             for place, found in enumerate(numbers):
                 if found or least[place]:
                     most = least[place] + perhaps[place]
