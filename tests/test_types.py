@@ -1,5 +1,6 @@
 """Types, strictly: of the projects, and of the job that their README shows."""
 
+import ast
 import os
 import re
 import shutil
@@ -10,6 +11,9 @@ import pytest
 from conftest import Render
 from matrix import ENGINE_SETS
 from rendering import IGNORED, PATTERNS, ROOT, SETS, command, name_of
+
+#: How often `Any` may stand in `sharing/`. It goes down only.
+MOST = 86
 
 
 @pytest.fixture(scope="session")
@@ -85,3 +89,19 @@ def example_of(readme: Path) -> str:
     examples = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(examples) == 1
     return str(examples[0])
+
+
+def any_in(source: str) -> int:
+    """Count where a type is left open, imports apart."""
+    return sum(
+        isinstance(node, ast.Name) and node.id == "Any" for node in ast.walk(ast.parse(source))
+    )
+
+
+def test_a_type_is_rarely_left_open() -> None:
+    """`Any` is for what has no types (dask, ray), and for what goes through a pipe or a service."""
+    sharing = ROOT / "template/src/{{ package_name }}/sharing"
+    found = {path: any_in(path.read_text("utf-8")) for path in sharing.rglob("*.py")}
+    assert any_in("import typing\nfrom typing import Any\nx: Any = list[Any]\ny = 'Any'") == 2
+    assert len(found) > 40
+    assert sum(found.values()) <= MOST

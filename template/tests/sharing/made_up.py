@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import pickle
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, cast
 
@@ -951,7 +951,8 @@ class World:
     def apply(self, command: events.Apply) -> None:
         is_owed = bool(self.owed) and self.owed.popleft() is command.deltas
         _see(is_owed, "something counts that is not to, or counts twice")
-        for map_, start, stop in command.deltas.values():
+        deltas: Mapping[int, Any] = command.deltas
+        for map_, start, stop in deltas.values():
             _see(_all(map_.applied, 0, start, stop), f"one of {start} to {stop} counts twice")
             map_.applied[start:stop] = b"\1" * (stop - start)
 

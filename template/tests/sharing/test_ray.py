@@ -192,8 +192,9 @@ def test_a_worker_that_is_ended_when_its_answer_has_come_is_gone_all_the_same(
     own_ray: None,
 ) -> None:
     """No call of it is under way any more, so ray has nothing to say of its end."""
-    crew = ray_engine.RayCrew(Bare(Probe()), 1, None)
-    crew.open([])
+    state = Bare(Probe())
+    crew = ray_engine.RayCrew(state, 1, None)
+    crew.open([state.probe])
     try:
         crew.start(1)
         assert until(crew, events.Ready) == [events.Ready(1)]

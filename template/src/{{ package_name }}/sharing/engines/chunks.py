@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, NamedTuple, NewType
@@ -166,7 +167,7 @@ class Piece:
     """
 
     first: int
-    items: list[Any]
+    items: Sequence[object]
     nbytes: int = 0
     body: bytes | memoryview | None = None
     apart: bool = False

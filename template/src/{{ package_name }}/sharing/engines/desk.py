@@ -7,7 +7,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ..patterns.base import patterns_by_field
 from .chunks import NO_CHUNK, UNBEGUN, ChunkId, Phase, Place
@@ -22,6 +22,8 @@ SINCE = 2  # when that began, in ns of the monotonic clock, where there is a tim
 STOP = 3  # written by the parent: begin no further item
 PHASE = 4  # what it does where no item runs, as a `Phase`
 
+T = TypeVar("T")
+
 TICK = 0.005
 """Seconds between two looks at the clock, and at what the parent wants, while a chunk runs."""
 
@@ -32,7 +34,7 @@ _Running = tuple[ChunkId, float, list[object], Iterator[object]]
 """The chunk, when it began, its items, and the iterator that goes through them."""
 
 
-Ran = tuple[list[Any], dict[int, Failure], bool]
+Ran = tuple[list[object], dict[int, Failure], bool]
 """Results or their pickles, failures by their places, and whether each result is a pickle."""
 
 PLAIN = frozenset({int, float, complex, bool, str, bytes, type(None)})
@@ -199,7 +201,7 @@ class Desk:
                 deltas[place] = delta
         return Answer(ended, elapsed, deltas, refused, apart, body)
 
-    def _run(self, job: Job, waiting: Iterator[Any], timed: bool, careful: bool) -> Ran:
+    def _run(self, job: Job, waiting: Iterator[object], timed: bool, careful: bool) -> Ran:
         line, state = self._line, self.state
         results: list[object] = []
         failures: dict[int, Failure] = {}
@@ -236,7 +238,7 @@ class Desk:
     ) -> Ran:
         """Run the others, and pickle each result while it is known whose it is."""
         line, state = self._line, self.state
-        results: list[bytes | None] = []
+        results: list[object] = []
         if failures:
             results.append(None)
         else:
@@ -254,7 +256,7 @@ class Desk:
     def _run_apart(self, job: Job, waiting: Iterator[bytes], timed: bool, careful: bool) -> Ran:
         """Unpickle, run and pickle one item after the other, so that each goes wrong alone."""
         line, state = self._line, self.state
-        results: list[bytes | None] = []
+        results: list[object] = []
         failures: dict[int, Failure] = {}
         for line[ITEM], body in self._timed(waiting) if timed else enumerate(waiting):
             try:
@@ -273,9 +275,7 @@ class Desk:
                 self._keep(result, results, failures)
         return results, failures, True
 
-    def _keep(
-        self, result: object, results: list[bytes | None], failures: dict[int, Failure]
-    ) -> None:
+    def _keep(self, result: object, results: list[object], failures: dict[int, Failure]) -> None:
         try:
             packed = self._dumps(result, protocol=5)
         except BaseException as error:
@@ -284,7 +284,7 @@ class Desk:
         else:
             results.append(packed)
 
-    def _timed(self, waiting: Iterator[object]) -> Iterator[tuple[int, Any]]:
+    def _timed(self, waiting: Iterator[T]) -> Iterator[tuple[int, T]]:
         """Number the items, and write for each when it begins."""
         for numbered in enumerate(waiting):
             self._line[SINCE] = time.monotonic_ns()
@@ -309,14 +309,18 @@ class Desk:
                 for pattern in self.patterns:
                     pattern.at_work()
 
-    def _cut(self, chunk: ChunkId, _begun: float, items: list[object], waiting: Any) -> None:
+    def _cut(
+        self, chunk: ChunkId, _begun: float, items: list[object], waiting: Iterator[object]
+    ) -> None:
         """Cut the list that the other thread goes through, and say how far it gets now."""
         kept = max(1, len(items) - operator.length_hint(waiting))
         if kept >= len(items):
             return
         del items[kept:]
         # It may have gone on till then. Its iterator knows, unless that has found the end.
-        _, _, *place = waiting.__reduce__()
+        state = waiting.__reduce__()
+        assert isinstance(state, tuple)
+        _, _, *place = state
         if place and self.gives_back is not None:
             self.gives_back(chunk, max(kept, *place))
 

@@ -22,12 +22,12 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, SupportsIndex, TypeVar, Unpack
 
 from .. import errors
 from ..errors import JobFailed, SharingError, brief
@@ -65,7 +65,7 @@ def _is_a_fork() -> None:
 os.register_at_fork(after_in_child=_is_a_fork)
 
 
-Results = tuple[list[object], list[object], dict[int, JobFailed]]
+Results = tuple[Sequence[object], list[object], dict[int, JobFailed]]
 """Consecutive items, their results, and the exceptions of those that have none, by their places."""
 
 
@@ -332,14 +332,13 @@ class _Lists(Iterator[Iterator[R]]):
     def __init__(self, lists: Generator[list[R]]) -> None:
         self._lists = lists
         self._asking = threading.RLock()
-        self._current: Any = iter(())
+        self._current: Iterator[R] = iter(())
 
     def __next__(self) -> Iterator[R]:
         with self._asking:
-            if not self._current.__length_hint__():
+            if not operator.length_hint(self._current):
                 self._current = iter(next(self._lists))
-            current: Iterator[R] = self._current
-            return current
+            return self._current
 
     def close(self) -> None:
         with self._asking:
@@ -395,21 +394,20 @@ def _settings(fn: Callable[..., object], items: Iterable[object], options: MapOp
     Raises:
         SharingError: one of them makes no sense.
     """
-    given: dict[str, Any] = dict(options)
-    chunk_size = given.get("chunk_size")
-    retries = _whole(given.get("retries", 2))
-    timeout = given.get("timeout")
+    chunk_size = options.get("chunk_size")
+    retries = _whole(options.get("retries", 2))
+    timeout = options.get("timeout")
     if chunk_size is not None and (_whole(chunk_size) or 0) < 1:
         raise SharingError(f"chunk_size must be above 0, not {chunk_size!r}")
     if retries is None or retries < 0:
-        raise SharingError(f"retries must be 0 or more, not {given['retries']!r}")
+        raise SharingError(f"retries must be 0 or more, not {options['retries']!r}")
     try:
         timeout = None if timeout is None else float(timeout)
         fits = timeout is None or timeout > 0
     except (TypeError, ValueError):
         fits = False
     if not fits:
-        raise SharingError(f"timeout must be above 0 seconds, not {given['timeout']!r}")
+        raise SharingError(f"timeout must be above 0 seconds, not {options['timeout']!r}")
     unknown = options.keys() - OPTIONS
     if unknown:
         raise TypeError(f"a map has no option {min(unknown)!r}")
@@ -418,10 +416,10 @@ def _settings(fn: Callable[..., object], items: Iterable[object], options: MapOp
     return Settings(_name_of(fn), bool(ordered), size, retries, timeout, length_of(items))
 
 
-def _whole(value: Any) -> int | None:
+def _whole(value: SupportsIndex | None) -> int | None:
     """The number, if it is a whole one, of whatever type."""
     try:
-        return operator.index(value)
+        return None if value is None else operator.index(value)
     except TypeError:
         return None
 

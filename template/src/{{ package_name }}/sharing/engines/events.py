@@ -7,7 +7,7 @@ them out in their order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from .chunks import Chunk, ChunkId, Piece, Place
 from .failure import Failure
@@ -91,7 +91,7 @@ class Answered(NamedTuple):
     id: ChunkId
     ended: int
     elapsed: float
-    deltas: Mapping[int, Any]
+    deltas: Mapping[int, object]
     refused: Failure | None
     apart: bool
     body: bytes | memoryview
@@ -204,7 +204,7 @@ class Apply(NamedTuple):
     """Give the patterns what came with results, each of them once."""
 
     slot: int
-    deltas: Mapping[int, Any]
+    deltas: Mapping[int, object]
 
 
 class Undo(NamedTuple):

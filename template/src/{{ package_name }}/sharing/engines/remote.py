@@ -132,9 +132,9 @@ class News:
 
     def __init__(self, patterns: list[Pattern]) -> None:
         self._patterns = patterns
-        self._of: dict[int, tuple[Run, dict[int, Any]]] = {}
+        self._of: dict[int, tuple[Run, dict[int, object]]] = {}
 
-    def of(self, run: Run) -> dict[int, Any]:
+    def of(self, run: Run) -> dict[int, object]:
         """The news, by the places of the patterns: the same for all chunks of a map."""
         if run.number not in self._of:
             self._of = {n: one for n, one in self._of.items() if one[0].state is not RunState.DONE}
@@ -163,7 +163,7 @@ class Order(NamedTuple):
 
     slot: int
     task: Task
-    news: dict[int, Any]
+    news: dict[int, object]
     job: bytes
     items: bytes
 
@@ -206,7 +206,7 @@ class Site:
 
     engine: str
     state: bytes
-    handles: list[Any]
+    handles: list[object]
     levels: dict[str, int]
 
 
@@ -216,9 +216,9 @@ class _Pickler(cloudpickle.Pickler):
     def __init__(self, file: io.BytesIO, handles: tuple[type, ...]) -> None:
         super().__init__(file, protocol=5)
         self._types = handles
-        self.handles: list[Any] = []
+        self.handles: list[object] = []
 
-    def persistent_id(self, value: Any) -> int | None:
+    def persistent_id(self, value: object) -> int | None:
         if not isinstance(value, self._types):
             return None
         self.handles.append(value)

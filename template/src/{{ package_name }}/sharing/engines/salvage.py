@@ -29,7 +29,7 @@ class _Salvage(_unpickler):  # type: ignore[misc]
 
     def __init__(self, file: io.BytesIO) -> None:
         super().__init__(file)
-        self._results: list[Any] | None = None
+        self._results: list[object] | None = None
 
     def load_empty_list(self) -> None:
         super().load_empty_list()
@@ -65,7 +65,7 @@ class _Salvage(_unpickler):  # type: ignore[misc]
                 self.memo[key] = broken
 
 
-def _is_broken(value: Any) -> _Broken | None:
+def _is_broken(value: object) -> _Broken | None:
     """The mark in an object, or in the tuples that it consists of."""
     if isinstance(value, _Broken):
         return value
@@ -157,7 +157,9 @@ for _code, _marked, _pairs in (
     _containing(_code[0], marked=_marked, pairs=_pairs)
 
 
-def salvage(body: bytes | memoryview) -> tuple[list[Any], dict[int, Failure], dict[int, Failure]]:
+def salvage(
+    body: bytes | memoryview,
+) -> tuple[list[object], dict[int, Failure], dict[int, Failure]]:
     """The results that can be had.
 
     Args:

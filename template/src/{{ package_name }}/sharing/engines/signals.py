@@ -14,9 +14,11 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+"""What `signal.signal` takes and returns."""
 
 
 _handler_of: Callable[[int], object] = getattr(
@@ -38,7 +40,7 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self._before: dict[int, Any] = {}
+        self._before: dict[int, Handler] = {}
         self._inside = 0
         self._pending: list[tuple[int, FrameType | None]] = []
         self._wakers: list[Callable[[], None]] = []

@@ -239,7 +239,7 @@ class Launcher:
     def __init__(self, method: str) -> None:
         self.method = method
         self.context: Any = multiprocessing.get_context(method)
-        self._parcel: Parcel[Any] | None = None
+        self._parcel: Parcel[object] | None = None
         self._nursery: Nursery | None = None
         self._children: list[Child] = []
         self._owner = os.getpid()
@@ -253,7 +253,8 @@ class Launcher:
         Raises:
             StartFailed: there can be no nursery.
         """
-        parcel = self._parcel = Parcel(content)
+        parcel = Parcel(content)
+        self._parcel = parcel
         if self.method == "fork":
             from .nursery import Nursery
 
@@ -264,7 +265,7 @@ class Launcher:
     def start(
         self,
         target: Target,
-        args: tuple[Any, ...],
+        args: tuple[object, ...],
         name: str,
         *,
         threads: int | None = None,
@@ -323,7 +324,7 @@ class Launcher:
             raise StartFailed(f"the process {name!r} can't be started: {reason}") from error
 
     def _start_here(
-        self, target: Target, args: tuple[Any, ...], name: str, limits: Limits
+        self, target: Target, args: tuple[object, ...], name: str, limits: Limits
     ) -> Child:
         reader, end = self.context.Pipe(duplex=False)
         ends.add(end)
@@ -381,7 +382,7 @@ _held: Connection | None = None  # kept open as long as this process lives
 
 def begin(
     target: Target,
-    args: tuple[Any, ...],
+    args: tuple[object, ...],
     reader: Connection,
     limits: Limits,
     undo: Callable[[], None] | None = None,

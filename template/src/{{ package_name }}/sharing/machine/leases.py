@@ -269,7 +269,7 @@ class LeaseMutex:
         """Have it last longer."""
         self._call("renew", self.token)
 
-    def _call(self, method: str, *args: Any) -> Any:
+    def _call(self, method: str, *args: object) -> Any:
         """Call the store.
 
         Raises:

@@ -14,13 +14,17 @@ from collections.abc import Callable
 from multiprocessing import heap, reduction, sharedctypes
 from multiprocessing.context import get_spawning_popen
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import SharingError
 from . import owners
+from .primitives import Duplicate
 
 SEGMENTS = Path("/dev/shm")
 """Where segments are, on Linux."""
+
+if TYPE_CHECKING:
+    _Raw = ctypes.Array[ctypes.c_longlong]
 
 
 class Words:
@@ -32,19 +36,19 @@ class Words:
         block: Any = heap.BufferWrapper(8 * count)
         (arena, start, stop), _ = block._state
         _set_aside(arena.fd, start, stop - start)
-        rebuild: Any = vars(sharedctypes)["rebuild_ctype"]
+        rebuild: Callable[..., _Raw] = vars(sharedctypes)["rebuild_ctype"]
         self._hold(rebuild(ctypes.c_longlong * count, block, None))
         ctypes.memset(ctypes.addressof(self._raw), 0, 8 * count)
 
-    def _hold(self, raw: Any) -> None:
+    def _hold(self, raw: _Raw) -> None:
         self._raw = raw
         self.view = memoryview(raw).cast("B").cast("q")
 
-    def __reduce__(self) -> tuple[Callable[[Any], Words], tuple[Any]]:
+    def __reduce__(self) -> tuple[Callable[[_Raw], Words], tuple[_Raw]]:
         return _words, (self._raw,)
 
 
-def _words(raw: Any) -> Words:
+def _words(raw: _Raw) -> Words:
     words = Words.__new__(Words)
     words._hold(raw)
     return words
@@ -126,7 +130,7 @@ class Memory:
         self.buffer.flush()
         os.fsync(self._descriptor)
 
-    def __reduce__(self) -> tuple[Callable[..., Memory], tuple[Any, int, bool]]:
+    def __reduce__(self) -> tuple[Callable[..., Memory], tuple[Duplicate | str, int, bool]]:
         if get_spawning_popen() is None:  # then it is for a process of somebody else's
             path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
             return _memory_at, (path, self.nbytes, self.writable)
@@ -147,7 +151,7 @@ def _set_aside(descriptor: int, start: int, nbytes: int) -> None:
         raise SharingError(f"{wanted} of shared memory can't be had: {error}") from None
 
 
-def _memory(duplicate: Any, nbytes: int, writable: bool) -> Memory:
+def _memory(duplicate: Duplicate, nbytes: int, writable: bool) -> Memory:
     return Memory(duplicate.detach(), nbytes, writable=writable)
 
 

@@ -17,7 +17,7 @@ import time
 from functools import partial
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 from .memory import Words
 from .primitives import PARENT, MutexLost, Worker
@@ -49,7 +49,7 @@ class _Bound(partial[int]):
     """A function of one of several mutexes."""
 
     which: int
-    address: Any
+    address: object
 
 
 class RobustMutex:
@@ -66,7 +66,7 @@ class RobustMutex:
         self._words.view[_MADE] = 1
         self._bind(0)
 
-    def _address_of(self, which: int) -> Any:
+    def _address_of(self, which: int) -> object:
         words = self._words.view[_LINE + which * _WORDS :]
         return ctypes.byref((ctypes.c_char * (8 * _WORDS)).from_buffer(words))
 
@@ -111,7 +111,7 @@ class RobustMutex:
             address = self._address_of(which)
             code = _trylock(address)
 
-    def _wait(self, which: int, address: Any, end: float | None) -> int:
+    def _wait(self, which: int, address: object, end: float | None) -> int:
         for _ in range(_TRIES):
             code = int(_trylock(address))
             if code != errno.EBUSY:
@@ -150,7 +150,7 @@ class RobustMutex:
         pass  # the kernel has seen to it
 
 
-def _is_taken(code: int, address: Any) -> bool:
+def _is_taken(code: int, address: object) -> bool:
     if code == 0:
         return True
     if code == errno.EOWNERDEAD:
@@ -162,7 +162,7 @@ def _is_taken(code: int, address: Any) -> bool:
     raise OSError(code, os.strerror(code))
 
 
-def _make(address: Any) -> None:
+def _make(address: object) -> None:
     attributes = ctypes.create_string_buffer(64)
     _check(_libc.pthread_mutexattr_init(attributes))
     _check(_libc.pthread_mutexattr_setpshared(attributes, _SHARED))
@@ -184,7 +184,7 @@ if RobustMutex.supported():
     _unlock = ctypes.PyDLL(None).pthread_mutex_unlock
 
 
-def _timed_lock(address: Any, until: float) -> int:
+def _timed_lock(address: object, until: float) -> int:
     """Wait until then, by the monotonic clock where the C library can, which nobody turns back."""
     if hasattr(_libc, "pthread_mutex_clocklock"):
         return int(_libc.pthread_mutex_clocklock(address, _MONOTONIC, _timespec(until)))
@@ -192,7 +192,7 @@ def _timed_lock(address: Any, until: float) -> int:
     return int(_libc.pthread_mutex_timedlock(address, _timespec(until)))
 
 
-def _timespec(seconds: float) -> Any:
+def _timespec(seconds: float) -> object:
     whole = int(seconds)
     return ctypes.byref(_Timespec(whole, int((seconds - whole) * 1e9)))
 
@@ -200,13 +200,14 @@ def _timespec(seconds: float) -> Any:
 class FileMutex:
     """See the module. The file is the caller's to remove."""
 
+    _file: IO[bytes]  # from `attach` on
+
     def __init__(self, path: Path) -> None:
         self._path = path
         path.touch()
         self._open()
 
     def _open(self) -> None:
-        self._file: Any = None
         self._depth = 0
         self._threads = ThreadMutex()
 
@@ -224,7 +225,7 @@ class FileMutex:
         self._file = self._path.open("rb")
 
     def __del__(self) -> None:
-        if self._file is not None:
+        if hasattr(self, "_file"):
             self._file.close()
 
     def try_lock(self) -> int:
@@ -354,7 +355,7 @@ class RLockMutex:
         self._give_back()
         self._threads.free()
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {k: v for k, v in self.__dict__.items() if k != "_threads"}
 
     def holder_died(self, slot: int) -> None:

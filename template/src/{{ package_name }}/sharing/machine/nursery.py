@@ -30,7 +30,8 @@ from multiprocessing import process as processes
 from multiprocessing import reduction
 from multiprocessing.connection import Connection
 from multiprocessing.context import set_spawning_popen
-from typing import Any, ClassVar, NoReturn
+from multiprocessing.process import BaseProcess
+from typing import ClassVar, NoReturn
 
 from ..errors import StartFailed
 from . import lifeline
@@ -60,8 +61,8 @@ class Nursery:
 
     def __init__(
         self,
-        contents: Parcel[Any],
-        start: Callable[[Target, tuple[Any, ...], str, Limits], Child],
+        contents: Parcel[object],
+        start: Callable[[Target, tuple[object, ...], str, Limits], Child],
     ) -> None:
         self._contents = contents
         self._start = start
@@ -85,7 +86,7 @@ class Nursery:
         self._child.kill()
         self._child.close()
 
-    def start(self, target: Target, args: tuple[Any, ...], name: str, limits: Limits) -> Child:
+    def start(self, target: Target, args: tuple[object, ...], name: str, limits: Limits) -> Child:
         """Have it fork a process that calls ``target(*args)``; begin anew if it was killed.
 
         Raises:
@@ -106,7 +107,7 @@ class Nursery:
                 raise
         raise StartFailed(f"the process that is to fork {name!r} was killed, each time")
 
-    def _fork(self, target: Target, args: tuple[Any, ...], name: str, limits: Limits) -> Child:
+    def _fork(self, target: Target, args: tuple[object, ...], name: str, limits: Limits) -> Child:
         reader, end = multiprocessing.Pipe(duplex=False)
         status, theirs = os.pipe()
         try:
@@ -187,7 +188,7 @@ def _receive(status: int) -> int | None:
 class _Order:
     """Stands for a process that is being started, for whoever pickles what it is given."""
 
-    def __init__(self, inherited: Parcel[Any]) -> None:
+    def __init__(self, inherited: Parcel[object]) -> None:
         self.inherited = inherited
         self.descriptors: list[int] = []
 
@@ -211,7 +212,7 @@ class _Sent:
         return self.arrived[self._place]
 
 
-def _tend(orders: socket.socket, other_end: socket.socket, contents: Parcel[Any]) -> NoReturn:
+def _tend(orders: socket.socket, other_end: socket.socket, contents: Parcel[object]) -> NoReturn:
     """In the nursery: fork, and say who ended how."""
     other_end.close()
     Parcel.inherited = contents
@@ -224,7 +225,7 @@ class _Nest:
     def __init__(self, orders: socket.socket) -> None:
         self._orders = orders
         self._main = multiprocessing.parent_process()
-        self._statuses: dict[Any, int] = {}
+        self._statuses: dict[BaseProcess, int] = {}
         self._woken, self._waker = os.pipe()
         for end in self._woken, self._waker:
             os.set_blocking(end, False)
@@ -267,7 +268,7 @@ class _Nest:
             return False
         for descriptor in (status, *descriptors):
             os.set_inheritable(descriptor, False)
-        context: Any = multiprocessing.get_context("fork")
+        context = multiprocessing.get_context("fork")
         process = context.Process(target=self._grow, args=(data, descriptors, status), name=name)
         try:
             process.start()

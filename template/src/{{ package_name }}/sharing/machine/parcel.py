@@ -12,7 +12,9 @@ from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
 from typing import IO, Any, ClassVar, Generic, TypeVar
 
-T = TypeVar("T")
+from .primitives import Duplicate
+
+T_co = TypeVar("T_co", covariant=True)
 
 _IN_A_PIPE = 1 << 13
 """Bytes that fit into any pipe, with what else is written to it."""
@@ -26,7 +28,7 @@ class Unfit(Exception):
         self.error = error
 
 
-class Parcel(Generic[T]):
+class Parcel(Generic[T_co]):
     """It travels in a file without a name, or is in the memory of a process that was forked.
 
     What `multiprocessing` starts a process with, it writes into a pipe, and holds the other end
@@ -36,16 +38,16 @@ class Parcel(Generic[T]):
     The process unpickles it when it asks for the content: so it can say what went wrong.
     """
 
-    inherited: ClassVar[Parcel[Any] | None] = None
+    inherited: ClassVar[Parcel[object] | None] = None
     """In a nursery, and in all that it forks: the one that it was forked with."""
 
-    def __init__(self, content: T) -> None:
-        self._content: T | None = content
-        self._load: Callable[[], T] | None = None
+    def __init__(self, content: T_co) -> None:
+        self._content: T_co | None = content
+        self._load: Callable[[], T_co] | None = None
         self._file: IO[bytes] | None = None
 
     @property
-    def content(self) -> T:
+    def content(self) -> T_co:
         """What is in it.
 
         Raises:
@@ -63,8 +65,8 @@ class Parcel(Generic[T]):
             self._file.close()
             self._file = None
 
-    def __reduce__(self) -> tuple[Callable[..., Parcel[Any]], tuple[Any, ...]]:
-        starting: Any = get_spawning_popen()
+    def __reduce__(self) -> tuple[Callable[..., Parcel[object]], tuple[object, ...]]:
+        starting = get_spawning_popen()
         if getattr(starting, "inherited", None) is self:  # it is for a nursery
             return _parcel_here, ()
         try:
@@ -87,27 +89,27 @@ def _unnamed_file() -> IO[bytes]:
     return tempfile.TemporaryFile()
 
 
-def _loaded_by(load: Callable[[], Any]) -> Parcel[Any]:
-    parcel: Parcel[Any] = Parcel(None)
+def _loaded_by(load: Callable[[], object]) -> Parcel[object]:
+    parcel: Parcel[object] = Parcel(None)
     parcel._load = load
     return parcel
 
 
-def _parcel_of(data: bytes) -> Parcel[Any]:
+def _parcel_of(data: bytes) -> Parcel[object]:
     return _loaded_by(lambda: pickle.loads(data))
 
 
-def _parcel_in(duplicate: Any) -> Parcel[Any]:
+def _parcel_in(duplicate: Duplicate) -> Parcel[object]:
     descriptor = duplicate.detach()
 
-    def load() -> Any:
+    def load() -> object:
         with os.fdopen(descriptor, "rb") as file:
             return pickle.load(file)
 
     return _loaded_by(load)
 
 
-def _parcel_here() -> Parcel[Any]:
+def _parcel_here() -> Parcel[object]:
     assert Parcel.inherited is not None
     return Parcel.inherited
 

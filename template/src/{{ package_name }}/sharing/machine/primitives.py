@@ -19,6 +19,13 @@ class Words(Protocol):
     def view(self) -> memoryview: ...
 
 
+class Duplicate(Protocol):
+    """A descriptor on its way into another process."""
+
+    def detach(self) -> int:
+        """The descriptor, there. It is the caller's from now on."""
+
+
 class Mutex(Protocol):
     """Mutual exclusion of threads and processes; the thread that holds it may take it again."""
 
@@ -88,7 +95,7 @@ class Service(Protocol):
     def attach(self) -> None:
         """Called in each worker before its first use."""
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: object) -> Any:
         """Call a method of the object.
 
         Raises:

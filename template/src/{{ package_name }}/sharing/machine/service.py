@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.managers import BaseManager, BaseProxy
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import ServiceLost
 from . import lifeline
@@ -27,6 +27,9 @@ from .reasons import death
 Recipe = tuple[Callable[..., object], tuple[object, ...]]
 """What to call to make an object."""
 
+Result = tuple[Any, Exception | None]
+"""What a method has returned, and what it has raised."""
+
 Present = WordsProtocol
 """One word: the number of the present server, which its address ends with."""
 
@@ -37,7 +40,7 @@ _GONE = (EOFError, OSError)
 class _Lost:
     """In the place of an object whose state is gone."""
 
-    def __getattr__(self, method: str) -> Any:
+    def __getattr__(self, method: str) -> NoReturn:
         raise ServiceLost("it has been started anew, and knows nothing of before")
 
 
@@ -53,10 +56,10 @@ class Hub:
             one if getattr(one, "may_forget", False) else _Lost() for one in self._objects
         ]
 
-    def call(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
+    def call(self, number: int, method: str, args: tuple[object, ...]) -> object:
         return getattr(self._objects[number], method)(*args)
 
-    def answer(self, number: int, method: str, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    def answer(self, number: int, method: str, args: tuple[object, ...]) -> Result:
         """What the method returns, and what it raises: so that all else is the connection's."""
         try:
             return self.call(number, method, args), None
@@ -65,7 +68,7 @@ class Hub:
 
 
 class _HubProxy(BaseProxy):
-    def answer(self, *args: Any) -> tuple[Any, Any]:
+    def answer(self, *args: object) -> Result:
         return self._callmethod("answer", args)  # type: ignore[func-returns-value, return-value]
 
     def hang_up(self) -> None:
@@ -174,7 +177,7 @@ class RemoteService:
         self._connecting = threading.Lock()
         self._hub: _HubProxy | None = None
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: object) -> Any:
         """Call the method in the server; once more on a new connection, if the first was stale.
 
         Raises:
@@ -189,7 +192,7 @@ class RemoteService:
         except _GONE as error:
             raise ServiceLost(f"the process of the services is gone: {error!r}") from None
 
-    def _call(self, method: str, args: tuple[Any, ...]) -> Any:
+    def _call(self, method: str, args: tuple[object, ...]) -> Any:
         with self._connecting, lifeline.broken_pipes_are_errors():
             hub = self._hub = self._hub or self._connect()
         try:

@@ -23,13 +23,20 @@ from ..machine.primitives import Words, Worker
 from ..options import MapOptions, TryOptions
 from .base import Host, Pattern, Published, Readable, Store
 
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
 S = TypeVar("S")
 T = TypeVar("T")
 R = TypeVar("R")
+
+if TYPE_CHECKING:
+    from mmap import mmap
+
+    import numpy as np
+    import numpy.typing as npt
+
+    Array = npt.NDArray[Any]
+    Bytes = mmap | memoryview
+    # What it gets are the rows that it reads, those that it writes, and the state.
+    Kernel = Callable[[Array, Array, S], R]
 
 Shape = SupportsIndex | Iterable[SupportsIndex]
 """The length of each dimension of an array, or of the only one."""
@@ -61,7 +68,7 @@ class SharedArray(Pattern):
     )
     _memory: Memory | _Far
     _store: Store | None = None
-    _array: npt.NDArray[Any] | None = None
+    _array: Array | None = None
     _dtype: np.dtype[Any] | None = None
     _cleanup: weakref.finalize[..., SharedArray]
 
@@ -99,9 +106,11 @@ class SharedArray(Pattern):
         self._aside: _Aside | None = None
 
     @classmethod
-    def _make(cls, memory: Memory, *description: Any) -> SharedArray:
+    def _make(
+        cls, memory: Memory, shape: Shape, dtype: npt.DTypeLike, order: str, offset: int
+    ) -> SharedArray:
         shared = cls.__new__(cls)
-        shared._describe(*description)
+        shared._describe(shape, dtype, order, offset)
         shared._memory = memory
         return shared
 
@@ -214,13 +223,13 @@ class SharedArray(Pattern):
         return n
 
     @property
-    def array(self) -> npt.NDArray[Any]:
+    def array(self) -> Array:
         """The array itself: a view, of ``shape`` and ``dtype``."""
         if self._array is None:
             self._array = self._view(self._memory, self.shape, self._offset)
         return self._array
 
-    def _view(self, memory: Memory | _Far, shape: tuple[int, ...], offset: int) -> npt.NDArray[Any]:
+    def _view(self, memory: Memory | _Far, shape: tuple[int, ...], offset: int) -> Array:
         import numpy as np
 
         count = 1
@@ -228,7 +237,7 @@ class SharedArray(Pattern):
             count *= length
         # frombuffer keeps the mapping alive as long as the array is; ndarray(buffer=) too, but
         # not against a mapping that is closed by hand.
-        flat: npt.NDArray[Any] = np.frombuffer(memory.buffer, self.dtype, count, offset)
+        flat: Array = np.frombuffer(memory.buffer, self.dtype, count, offset)
         return flat.reshape(shape, order="F" if self._layout == "F" else "C")
 
     @property
@@ -256,7 +265,7 @@ class SharedArray(Pattern):
         if self.writable and host.is_shared:
             self._aside = _Aside(host, self.nbytes)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         state = super().__getstate__()
         if self._store is not None:
             assert isinstance(self._memory, Memory)
@@ -298,7 +307,7 @@ class SharedArray(Pattern):
             self._unfinished = None
             self._cleanup()
 
-    def _copied_aside(self, slot: int, start: int, stop: int) -> npt.NDArray[Any]:
+    def _copied_aside(self, slot: int, start: int, stop: int) -> Array:
         """Where the copy of that block is, or goes."""
         assert self._aside is not None
         shape = (stop - start, *self.shape[1:])
@@ -309,7 +318,7 @@ class SharedArray(Pattern):
 
     def _in_place(
         self,
-        kernel: Callable[[npt.NDArray[Any], npt.NDArray[Any], S], R],
+        kernel: Kernel[S, R],
         start: int,
         stop: int,
         state: S,
@@ -385,7 +394,7 @@ class _Far:
         self.published: Readable | None = None
 
     @property
-    def buffer(self) -> Any:
+    def buffer(self) -> Bytes:
         """Its bytes.
 
         Raises:
@@ -399,9 +408,10 @@ class _Far:
                 f"the array {self._name!r} {reason}, and the workers of this engine don't see the "
                 "memory where it is: let map_blocks hand out its rows"
             )
-        return self.published.fetch().reshape(-1).view("uint8")
+        array: Array = self.published.fetch()
+        return array.reshape(-1).view("uint8").data
 
-    def _mapped(self, file: Path) -> Any:
+    def _mapped(self, file: Path) -> Bytes:
         try:
             memory = Memory.file(file, writable=False)
         except OSError as error:
@@ -421,7 +431,7 @@ class _Far:
 class _Block:
     start: int
     stop: int
-    rows: npt.NDArray[Any] | None = None  # where they travel along
+    rows: Array | None = None  # where they travel along
 
     def __repr__(self) -> str:
         return f"rows {self.start}:{self.stop}"
@@ -436,10 +446,10 @@ class _BlockJob(Generic[S, R]):
         row: shape and dtype of a row of ``out``, where what is written comes back to the parent.
     """
 
-    kernel: Callable[[npt.NDArray[Any], npt.NDArray[Any], S], R]
+    kernel: Kernel[S, R]
     source: str
     out: str | None
-    row: tuple[tuple[int, ...], Any] | None = None
+    row: tuple[tuple[int, ...], npt.DTypeLike] | None = None
     unread: frozenset[str] = frozenset()
 
     @property
@@ -486,7 +496,7 @@ class BlockMaps(ABC, Generic[S]):
 
     def map_blocks(
         self,
-        kernel: Callable[[npt.NDArray[Any], npt.NDArray[Any], S], R],
+        kernel: Kernel[S, R],
         source: SharedArray,
         out: SharedArray | None = None,
         rows: int | None = None,
@@ -518,7 +528,7 @@ class BlockMaps(ABC, Generic[S]):
 
     def imap_blocks(
         self,
-        kernel: Callable[[npt.NDArray[Any], npt.NDArray[Any], S], R],
+        kernel: Kernel[S, R],
         source: SharedArray,
         out: SharedArray | None = None,
         rows: int | None = None,
@@ -578,7 +588,7 @@ class BlockMaps(ABC, Generic[S]):
         return name
 
 
-def _taking_back(values: Iterator[Any], array: npt.NDArray[Any], rows: int) -> Iterator[Any]:
+def _taking_back(values: Iterator[tuple[R, Array]], array: Array, rows: int) -> Iterator[R]:
     """Write what came back of each block to where it belongs."""
     for number, (value, fresh) in enumerate(values):
         array[number * rows : (number + 1) * rows] = fresh

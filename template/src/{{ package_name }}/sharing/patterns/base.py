@@ -74,7 +74,7 @@ class Store(Protocol):
     def ships_blocks(self) -> bool:
         """Whether blocks of rows travel with their items; else workers read a published array."""
 
-    def publish(self, array: Any) -> Published:
+    def publish(self, array: object) -> Published:
         """Copy an array for the workers, in the place of what was published of the same."""
 
 
@@ -106,7 +106,7 @@ class Pattern:
     _own_to_process: ClassVar[frozenset[str]] = frozenset()
     """Attributes that each process makes for itself: they are not pickled."""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         if not (_travel.begun and self.is_open):
             raise SharingError(
                 f"a {type(self).__name__} reaches the workers as a field of the state only, "
@@ -226,7 +226,8 @@ def patterns_of(state: object) -> list[Pattern]:
     return found
 
 
-def patterns_by_field(state: Any) -> list[Pattern]:
+def patterns_by_field(state: object) -> list[Pattern]:
     """In a worker: the patterns of a state that `patterns_of` has seen, in the same order."""
+    assert dataclasses.is_dataclass(state)
     values = (getattr(state, field.name, None) for field in dataclasses.fields(state))
     return [value for value in values if isinstance(value, Pattern)]

@@ -9,13 +9,26 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from ..errors import ServiceLost, SharingError, brief
 from ..machine.primitives import PARENT, Service, Words, Worker
 from .base import Host, Pattern
 
 T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+Version = memoryview | list[int]
+"""One word, in shared memory or in that of this process."""
+
+Answer = (
+    tuple[Literal["hit"], bytes, float | None]
+    | tuple[Literal["lease"], int, None]
+    | tuple[Literal["wait"], None, None]
+    | tuple[Literal["loop"], list[Hashable], None]
+)
+"""What a store says to who asks for a value; see `CacheStore.ask`."""
+
 _MISSING: Any = object()
 
 _WAIT = 1.0
@@ -85,10 +98,10 @@ class CacheStore:
 
     may_forget = True
 
-    def __init__(self, max_entries: int, ttl: float | None, version: Any) -> None:
+    def __init__(self, max_entries: int, ttl: float | None, version: Words | Version) -> None:
         self._max_entries = max_entries
         self._ttl = ttl
-        self._version = version.view if hasattr(version, "view") else version
+        self._version = version if isinstance(version, (memoryview, list)) else version.view
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
         self._leases: dict[Hashable, _Lease] = {}
         self._waiting: dict[str, Hashable] = {}
@@ -97,7 +110,7 @@ class CacheStore:
         self._hits = self._misses = self._computed = self._evicted = self._tokens = 0
         new_version(self._version)  # a new store knows nothing of what workers remember
 
-    def ask(self, key: Hashable, holder: str) -> tuple[str, Any, float | None]:
+    def ask(self, key: Hashable, holder: str) -> Answer:
         """The value, or the lease on it, or that another computes it and it takes longer.
 
         Returns:
@@ -255,7 +268,7 @@ class CacheStore:
         return deadline
 
 
-def new_version(version: Any) -> None:
+def new_version(version: Version) -> None:
     """Give the word a value that it never had: chance, since several processes may do this."""
     version[0] = int.from_bytes(os.urandom(8), "little", signed=True)
 
@@ -269,7 +282,7 @@ class _LocalStore:
     def attach(self) -> None:
         pass
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: object) -> Any:
         return getattr(self._store, method)(*args)
 
 
@@ -311,7 +324,7 @@ class Cache(Pattern):
     def _settle(self) -> None:
         """Live in this process."""
         self._words = None
-        self._version: Any = [0]
+        self._version: Version = [0]
         store = CacheStore(self.max_entries, self.ttl, self._version)
         self._service: Service = _LocalStore(store)
         self._is_live = True
@@ -375,11 +388,11 @@ class Cache(Pattern):
         """The value of a key, or ``default``; None can be a value."""
         return self.get_many((key,)).get(key, default)
 
-    def get_many(self, keys: Iterable[Hashable]) -> dict[Any, Any]:
+    def get_many(self, keys: Iterable[K]) -> dict[K, Any]:
         """The values that there are of these keys, in one round trip at most."""
         version = self._refresh()
-        found: dict[Any, Any] = {}
-        missing: list[Hashable] = []
+        found: dict[K, Any] = {}
+        missing: list[K] = []
         near, now = self._near, time.monotonic()
         for key in keys:
             value = near.get(key, _MISSING)
@@ -397,7 +410,7 @@ class Cache(Pattern):
                 self._remember(key, value, deadline, version)
         return found
 
-    def put(self, key: Hashable, value: Any) -> None:
+    def put(self, key: Hashable, value: object) -> None:
         """Store a value, in place of the one that was there.
 
         Raises:
@@ -426,7 +439,7 @@ class Cache(Pattern):
             return CacheStats(0, 0, 0, 0, 0)
         return stats
 
-    def _change(self, method: str, *args: Any) -> None:
+    def _change(self, method: str, *args: object) -> None:
         try:
             self._service.call(method, *args)
         except ServiceLost:
@@ -435,7 +448,7 @@ class Cache(Pattern):
         if not self._is_live:
             self._forget()
 
-    def _tell(self, method: str, *args: Any) -> float | None:
+    def _tell(self, method: str, *args: object) -> float | None:
         try:
             deadline: float | None = self._service.call(method, *args)
         except ServiceLost:
@@ -454,7 +467,7 @@ class Cache(Pattern):
         self._near.clear()
         self._deadlines.clear()
 
-    def _remember(self, key: Hashable, value: Any, deadline: float | None, version: int) -> None:
+    def _remember(self, key: Hashable, value: object, deadline: float | None, version: int) -> None:
         """Keep a value that was asked for at that version."""
         if deadline == _NEVER or version != self._seen:
             return

@@ -28,7 +28,7 @@ class PerWorker(Pattern, Generic[T]):
     _own_to_process: ClassVar[frozenset[str]] = frozenset({"_value"})
     _value: T = _MISSING
 
-    def __init__(self, factory: Callable[..., T], *args: Any) -> None:
+    def __init__(self, factory: Callable[..., T], *args: object) -> None:
         self._factory = factory
         self._args = args
         self._slot: int | None = None

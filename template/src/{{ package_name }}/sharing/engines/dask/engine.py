@@ -72,7 +72,7 @@ def open_engine(
 class _Published:
     """An array that is scattered over the workers, and published under a name."""
 
-    def __init__(self, client: Client, array: Any) -> None:
+    def __init__(self, client: Client, array: object) -> None:
         self.name = f"array-{os.urandom(8).hex()}"
         self.lost = False
         future = client.scatter(array, broadcast=True, hash=False)
@@ -155,7 +155,7 @@ class _News:
 class DaskCrew:
     """See `Crew`."""
 
-    def __init__(self, state: Any, workers: int | None, address: str | None) -> None:
+    def __init__(self, state: object, workers: int | None, address: str | None) -> None:
         self.workers = workers or available_cores()
         self.name = remote.name_of_engine()
         self._state = state
@@ -253,7 +253,7 @@ class DaskCrew:
         for service in self._served:
             service.belong_to(self._client)
 
-    def _on_event(self, event: tuple[Any, dict[str, Any]]) -> None:
+    def _on_event(self, event: tuple[object, dict[str, Any]]) -> None:
         """In a thread of the client's."""
         self._arrivals.put(_News(**event[1]))
 

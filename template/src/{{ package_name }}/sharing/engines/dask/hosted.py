@@ -61,7 +61,7 @@ class Services(SchedulerPlugin):
         for threads in self._threads:
             threads.shutdown(wait=False)
 
-    async def _call(self, request: bytes, **_: Any) -> bytes:
+    async def _call(self, request: bytes, **_: object) -> bytes:
         number, method, args = pickle.loads(request)
         if number < 0:
             self._stop()
@@ -70,7 +70,7 @@ class Services(SchedulerPlugin):
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(threads, self._answer, number, method, args)
 
-    def _answer(self, number: int, method: str, args: tuple[Any, ...]) -> bytes:
+    def _answer(self, number: int, method: str, args: tuple[object, ...]) -> bytes:
         try:
             return pickle.dumps((True, self._hub.call(number, method, args)), protocol=5)
         except Exception as error:
@@ -80,7 +80,7 @@ class Services(SchedulerPlugin):
         threads = scheduler.workers[worker].nthreads
         scheduler.log_event(self.name, {"worker": worker, "threads": threads})
 
-    def remove_worker(self, scheduler: Any, worker: str, **_: Any) -> None:
+    def remove_worker(self, scheduler: Any, worker: str, **_: object) -> None:
         # Called when it is gone from the scheduler's list: whose task ran there, the driver knows.
         scheduler.log_event(self.name, {"worker": worker, "threads": 0})
 
@@ -170,11 +170,11 @@ class Service:
         """Call by way of this client."""
         self._node = client
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: object) -> Any:
         return call(self._node, self._name, self._number, method, args)
 
 
-def call(node: Any, name: str, number: int, method: str, args: tuple[Any, ...]) -> Any:
+def call(node: Any, name: str, number: int, method: str, args: tuple[object, ...]) -> Any:
     """Call a service by way of a client or worker.
 
     Raises:

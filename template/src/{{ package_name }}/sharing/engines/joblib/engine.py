@@ -152,13 +152,13 @@ class _Service:
         self._remote = remote
         self._served = served
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _as_it_is, (self._remote,)
 
     def attach(self) -> None:
         pass
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: object) -> Any:
         return self._served.hub.call(self._number, method, args)
 
 
@@ -212,7 +212,7 @@ class _Ended:
 class JoblibCrew:
     """See `Crew`."""
 
-    def __init__(self, state: Any, workers: int) -> None:
+    def __init__(self, state: object, workers: int) -> None:
         self.workers = self.eager = workers
         self._state = state
         self._served = _Served()

@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from ...errors import ServiceLost, SharingError, StartFailed
 from ...machine import lifeline, reasons
@@ -113,7 +113,7 @@ class _Worker:
 class ProcessCrew:
     """See `Crew`."""
 
-    def __init__(self, state: Any, workers: int, method: str) -> None:
+    def __init__(self, state: object, workers: int, method: str) -> None:
         self.workers = workers
         self.eager = min(workers, available_cores())
         self._state = state

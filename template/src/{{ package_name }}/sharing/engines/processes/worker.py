@@ -8,7 +8,6 @@ import logging.handlers
 import os
 import pickle
 from dataclasses import dataclass
-from typing import Any
 
 from ...machine.memory import Words
 from ...machine.parcel import Parcel
@@ -32,7 +31,7 @@ class Setup:
         words: a line of them for each slot; see `desk`.
     """
 
-    state: Any
+    state: object
     words: Words
 
 

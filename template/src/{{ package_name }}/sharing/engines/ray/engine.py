@@ -123,11 +123,11 @@ class _Services:
 
     # Two groups of threads: those who wait for something don't hold up those who give it back.
     @ray.method(concurrency_group="quick")  # type: ignore[untyped-decorator]
-    def call(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
+    def call(self, number: int, method: str, args: tuple[object, ...]) -> object:
         return self._hub.call(number, method, args)
 
     @ray.method(concurrency_group="waiting")  # type: ignore[untyped-decorator]
-    def call_and_wait(self, number: int, method: str, args: tuple[Any, ...]) -> Any:
+    def call_and_wait(self, number: int, method: str, args: tuple[object, ...]) -> object:
         return self._hub.call(number, method, args)
 
 
@@ -141,7 +141,7 @@ class _Service:
     def attach(self) -> None:
         pass
 
-    def call(self, method: str, *args: Any) -> Any:
+    def call(self, method: str, *args: object) -> Any:
         if self.actor is None:
             raise ServiceLost("the actor of the services has not started")
         try:
@@ -172,7 +172,7 @@ class _Store:
 
     ships_blocks = False
 
-    def publish(self, array: Any) -> _Published:
+    def publish(self, array: object) -> _Published:
         return _Published(ray.put(array))
 
 
@@ -216,7 +216,7 @@ class _Came(NamedTuple):
 class RayCrew:
     """See `Crew`."""
 
-    def __init__(self, state: Any, workers: int | None, address: str | None) -> None:
+    def __init__(self, state: object, workers: int | None, address: str | None) -> None:
         self.workers = workers or available_cores()
         self._wanted = workers
         self._address = address
@@ -267,8 +267,8 @@ class RayCrew:
     def _init(self) -> None:
         # What jobs import is found as it is here; a cluster of others has it installed.
         paths = os.pathsep.join(path for path in sys.path if path)
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        constants: dict[str, Any]
+        options: dict[str, object] = {"log_to_driver": False, "logging_level": "ERROR"}
+        constants: dict[str, object]
         if self._address is None:
             _have_a_token()
             # As where it knows no clusters: it listens on the loopback device alone.
@@ -478,7 +478,7 @@ class RayCrew:
             )
 
 
-def _init(address: str, options: dict[str, Any]) -> Any:
+def _init(address: str, options: dict[str, object]) -> Any:
     """Connect, or start a cluster.
 
     A server of `ray://` forks for each client, while threads of its own are at work: now and then
@@ -530,7 +530,7 @@ def _knock_at(address: str | None) -> None:
 
 
 @contextmanager
-def _constants(values: dict[str, Any]) -> Iterator[None]:
+def _constants(values: dict[str, object]) -> Iterator[None]:
     """Have ray take these for what it reads from the environment when it is imported."""
     module: Any = sys.modules["ray._private.ray_constants"]
     before = {name: getattr(module, name, None) for name in values}
