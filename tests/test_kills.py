@@ -61,9 +61,13 @@ def my_service(rendered: Render, tmp_path_factory: pytest.TempPathFactory) -> Co
 def children(pid: int) -> Iterator[int]:
     """Yield the processes below one, as the kernel knows them: by the thread that started each."""
     found: list[str] = []
-    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:  # it has ended
+        return
+    for thread in threads:
         with contextlib.suppress(OSError):
-            found += thread.read_text().split()
+            found += (thread / "children").read_text().split()
     for child in map(int, found):
         yield child
         yield from children(child)
