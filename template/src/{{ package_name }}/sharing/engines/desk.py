@@ -13,8 +13,8 @@ from ..patterns.base import patterns_by_field
 from .chunks import NO_CHUNK, UNBEGUN, ChunkId, Phase, Place
 from .failure import Failure, describe
 
-# The words of a worker, a cache line each. Whoever sees them knows by them, after its death,
-# which item to blame, and before it, whether one is stuck.
+# The words of a worker, a cache line for each worker. They tell the parent which item to blame when
+# the worker has died, and whether an item is stuck while it lives.
 LINE = 8
 CHUNK = 0  # the chunk that it is in
 ITEM = 1  # the place of the item that runs; where none does, ~n, and n of the chunk have returned
@@ -140,7 +140,7 @@ class Desk:
 
     @property
     def running(self) -> memoryview:
-        """See `pattern.Worker`."""
+        """See `primitives.Worker`."""
         return self._line[ITEM : ITEM + 1]
 
     def attach(self) -> None:
@@ -155,7 +155,7 @@ class Desk:
             pattern.detach()
 
     def begins(self, chunk: int, *, timed: bool = False) -> None:
-        """From here on it is this chunk that is worked on, none of whose items is begun yet."""
+        """Note that this chunk is worked on from here on, and that none of its items has begun."""
         line = self._line
         if timed:
             line[SINCE] = time.monotonic_ns()
@@ -164,11 +164,11 @@ class Desk:
         line[CHUNK] = chunk
 
     def sends(self) -> None:
-        """The answer is on its way from here on."""
+        """Note that the answer is on its way."""
         self._line[PHASE] = Phase.SENDING
 
     def could_not_send(self) -> None:
-        """It was not, after all."""
+        """Note that the answer could not be sent, and is packed anew."""
         self._line[PHASE] = Phase.PACKING
 
     def work(self, task: Task, job: Job, items: list[Any]) -> Answer:
@@ -214,13 +214,13 @@ class Desk:
                 result = None
             runs_code = self._seen and type(result) not in PLAIN
             if careful or (runs_code and operator.length_hint(waiting)):
-                # Pickling it may be the user's code, and then it is to be known whose result that
-                # was; results of a job are of a kind.
+                # Pickling a result may run the user's code. If that ends the worker, its words have
+                # to say whose result it was. What the first result is, the others will be, too.
                 return self._run_and_pickle(job, places, result, failures)
             results.append(result)
             break
-        # What stands in this loop each item costs. Which one runs is written before it begins;
-        # whether to go on is not asked: where not, the clock cuts the list that is gone through.
+        # Each statement in this loop costs every item its time. Which item runs is written before
+        # it begins. Whether to go on is not asked here: `_cut` shortens the list, if not.
         for line[ITEM], item in places:
             try:
                 results.append(job(item, state))
@@ -291,9 +291,9 @@ class Desk:
             yield numbered
 
     def _keep_time(self) -> None:
-        """End a chunk early, in a thread, which sleeps on while there is none.
+        """End a chunk early when it is time, in a thread that sleeps while there is no chunk.
 
-        To ask for the time after each item would cost as much as a trivial one.
+        To ask for the time after each item would cost as much as a trivial item.
         """
         while True:
             self._dozes = True
@@ -317,7 +317,7 @@ class Desk:
         if kept >= len(items):
             return
         del items[kept:]
-        # It may have gone on till then. Its iterator knows, unless that has found the end.
+        # The other thread may have gone on meanwhile. Its iterator knows, unless it is exhausted.
         state = waiting.__reduce__()
         assert isinstance(state, tuple)
         _, _, *place = state

@@ -90,9 +90,9 @@ class Child(ABC):
         return self._sentinel() if self._pidfd is None else self._pidfd
 
     def exitcode(self) -> int | None:
-        """None while it lives; below 0 it is a signal; `UNKNOWN` where nobody can tell.
+        """None while it lives; below 0 a signal has ended it; `UNKNOWN` where nobody can tell.
 
-        As when the program ignores SIGCHLD.
+        Nobody can where the program ignores SIGCHLD, for one.
         """
         if self._code is None and os.getpid() == self._owner and self._has_ended():
             self._code = self._find_code()
@@ -141,11 +141,11 @@ class Child(ABC):
 
     @abstractmethod
     def _sentinel(self) -> int:
-        """What is readable when it has ended, where there is nothing better."""
+        """A descriptor that is readable when it has ended, for systems without pidfd."""
 
     @abstractmethod
     def _seems_ended(self) -> bool:
-        """Whether it has, where that has to be asked for."""
+        """Whether it has ended, on systems without pidfd."""
 
     @abstractmethod
     def _find_code(self) -> int:
@@ -174,7 +174,7 @@ def wait_for(descriptor: int, seconds: float | None) -> bool:
 
 
 ends: set[Connection] = set()
-"""What keeps children alive as long as it is open in this process, and only in this one."""
+"""Ends of pipes, each of which keeps a child alive as long as it is open. Forks close theirs."""
 
 
 def let_go(end: Connection) -> None:
@@ -193,7 +193,7 @@ os.register_at_fork(after_in_child=_close_ends)
 
 
 class _Own(Child):
-    """One of `multiprocessing`."""
+    """A child that is a process of `multiprocessing`."""
 
     def __init__(self, process: Any, end: Connection, method: str) -> None:
         super().__init__(process.pid, end)
@@ -208,7 +208,7 @@ class _Own(Child):
             return True
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:  # the kernel has not kept it for us
+        except ProcessLookupError:  # SIGCHLD is ignored, so the kernel forgets who has ended
             return True
         except PermissionError:
             pass
@@ -306,7 +306,7 @@ class Launcher:
 
     @contextlib.contextmanager
     def told(self, name: str) -> Iterator[None]:
-        """Have what goes wrong say what it is."""
+        """Turn what goes wrong inside into a `StartFailed` that says why, and what to do."""
         current = multiprocessing.current_process()
         if getattr(current, "_inheriting", False):
             raise SystemExit(NO_GUARD)  # it is for the parent to say so, in one line and once

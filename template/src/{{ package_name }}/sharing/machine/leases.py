@@ -27,7 +27,7 @@ Item = tuple[int, int]
 """The number of a map, and that of an item in it."""
 
 Range = tuple[int, int, int]
-"""The number of a map, and from where to where its items have ended for good."""
+"""Items that have ended for good: the number of their map, the first one, and the one behind them."""
 
 
 class _Asking:
@@ -78,15 +78,15 @@ class LeaseStore:
             return self._tokens, self._data, done
 
     def _is_free_for(self, asking: _Asking, end: float) -> bool:
-        """Wait for it."""
-        # The holder itself asks only when it has died and runs again, before that was known.
+        """Wait until that call can have the lease, or till ``end``; whether it can."""
+        # A holder that asks for its own lease has died and was started anew, before that was known.
         while self._holder not in ("", asking.holder) and (now := time.monotonic()) < self._ends:
             left = min(end, self._ends) - now
             if left <= 0:
                 return False
             self._changed.wait(left)
             if asking.has_left:
-                # It has died waiting: nobody would give back what it got.
+                # Its worker has died waiting: nobody would give the lease back.
                 self._changed.notify()
                 return False
         return True

@@ -26,7 +26,7 @@ _PAUSE = 0.02
 """Seconds before another try: a server that ends takes some time until it is seen to have ended."""
 
 _STARTS_IN_THE_DARK = 3
-"""How often, where nobody can tell that it was killed."""
+"""The same for a process that has ended with `UNKNOWN`."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -57,16 +57,16 @@ def worth_another_start(exitcode: int | None, deaths: int) -> bool:
 
 
 def ignores_broken_pipes() -> bool:
-    """Whether a pipe whose reader is gone is an error anyway, as it is unless a program differs."""
+    """Whether writing to a pipe without a reader raises, as it does by default in Python."""
     return _handler_of(signal.SIGPIPE) == signal.SIG_IGN
 
 
 @contextmanager
 def broken_pipes_are_errors() -> Iterator[None]:
-    """Have them be errors for what is written inside.
+    """Have writes inside raise `BrokenPipeError`, whatever the program does with SIGPIPE.
 
-    Also in a program that is to end by SIGPIPE when nobody reads what it says: that a process of
-    ours is dead is no reason to end.
+    A program may have that signal end it when nobody reads its output any more. That a process of
+    ours has died is no reason to end.
     """
     if ignores_broken_pipes():
         yield
@@ -114,7 +114,7 @@ def ignore_stop_signals() -> None:
 
 
 def do_nothing(number: int, frame: FrameType | None) -> None:
-    """Handle a signal so."""
+    """Be a handler of signals that does nothing."""
 
 
 def end_with(sentinel: int) -> None:

@@ -21,7 +21,7 @@ DESCRIPTORS, WORKER_DESCRIPTORS = 64, 6
 """What the main process keeps open, about, and how many more for each worker."""
 
 LEAST_MEMORY = 3 << 20
-"""Bytes that a worker has for itself in any case: when it is forked and does nothing."""
+"""Bytes that a worker takes in any case, also one that was forked and does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Memory:
 
     @property
     def room(self) -> int | None:
-        """The narrowest limit of one process, but for what is free just now."""
+        """The narrowest limit of one process, however much is free just now."""
         return _least((self.of_all, self.process))
 
 

@@ -31,8 +31,8 @@ class Words:
     """64-bit signed integers, zero at first; ``view`` is a memoryview of them in each process."""
 
     def __init__(self, count: int) -> None:
-        # As RawArray makes it, but that would write to pages which there may be no room for, and
-        # be ended by a SIGBUS.
+        # RawArray does the same, but writes to the pages at once: where there is no room for them
+        # a SIGBUS ends the process, while `_set_aside` raises.
         block: Any = heap.BufferWrapper(8 * count)
         (arena, start, stop), _ = block._state
         _set_aside(arena.fd, start, stop - start)
@@ -76,8 +76,8 @@ class Memory:
     def segment(cls, nbytes: int, *, reserve: bool = True) -> Memory:
         """A new segment of shared memory, all zero.
 
-        With ``reserve`` its pages are set aside now, which says at once what would else be a
-        SIGBUS at the first write; without, call `reserve` for the parts that are used.
+        With ``reserve`` its pages are set aside now, so that a lack of room is an error here and
+        no SIGBUS at the first write. Without it, call `reserve` for the parts that are used.
 
         Raises:
             SharingError: there is not that much shared memory.
@@ -131,7 +131,7 @@ class Memory:
         os.fsync(self._descriptor)
 
     def __reduce__(self) -> tuple[Callable[..., Memory], tuple[Duplicate | str, int, bool]]:
-        if get_spawning_popen() is None:  # then it is for a process of somebody else's
+        if get_spawning_popen() is None:  # then another library starts the process
             path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
             return _memory_at, (path, self.nbytes, self.writable)
         return _memory, (reduction.DupFd(self._descriptor), self.nbytes, self.writable)

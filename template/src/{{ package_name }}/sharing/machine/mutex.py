@@ -2,8 +2,8 @@
 
 `RobustMutex` is a robust `pthread` mutex in shared memory (see pthread_mutexattr_setrobust(3)):
 when its holder dies, the kernel gives it to the next one. `FileMutex` does the same by
-`flock`, elsewhere than on Linux. `RLockMutex` does as the `multiprocessing.RLock` that
-everybody knows, which nobody gives back for the dead; here, waiting for such a one ends.
+`flock`, elsewhere than on Linux. `RLockMutex` behaves as `multiprocessing.RLock`: when its
+holder dies, nobody can have it again. Unlike there, waiting for it then ends, with `MutexLost`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ put to sleep and woken."""
 _LINE = 8  # words, a cache line
 _IN_USE = 0  # the word that says which mutex is
 _MADE = 1  # the word that says how many there are
-_MUTEXES = 32  # as many as can be left by threads that live on, and one
+_MUTEXES = 32  # the one in use, and those that were freed while a thread holds them
 _WORDS = 16  # no pthread_mutex_t is larger than 128 bytes
 _SHARED = 1  # PTHREAD_PROCESS_SHARED
 _ROBUST = 1  # PTHREAD_MUTEX_ROBUST
@@ -46,7 +46,7 @@ class _Timespec(ctypes.Structure):
 
 
 class _Bound(partial[int]):
-    """A function of one of several mutexes."""
+    """`pthread_mutex_trylock` of one of the mutexes of a `RobustMutex`: its number and address."""
 
     which: int
     address: object
@@ -55,9 +55,9 @@ class _Bound(partial[int]):
 class RobustMutex:
     """See the module. Linux only; `supported` tells.
 
-    Only the thread that has such a mutex can unlock it, so that one which is to be freed in another
-    thread is left as it is: there are several, and a word says which is the one in use. Who still
-    goes by another one can't get that, and so has to look.
+    Only the thread that holds a pthread mutex can unlock it. So `free`, called in another thread,
+    leaves that mutex locked and takes another one into use: there are several, and a word says
+    which is in use. Whoever has waited for a former one has to look at that word again.
     """
 
     def __init__(self) -> None:
@@ -103,9 +103,9 @@ class RobustMutex:
                 if which != self.try_lock.which:
                     self._bind(which)
                 return _is_taken(code, address)
-            # One that is not in use any more, and whose thread has ended, stays with this one: were
-            # it given back, others could get it who don't know. (It might be made unrecoverable,
-            # but that one pthread_mutex_trylock of glibc's takes in silence.)
+            # This mutex is not in use any more, and this thread has got it since its holder ended.
+            # It stays locked: whoever got it next might take it for the one in use. (To make it
+            # unrecoverable does not help: glibc's pthread_mutex_trylock takes such a one, too.)
             _is_taken(code, address)
             which = self._words.view[_IN_USE]
             address = self._address_of(which)
@@ -131,10 +131,12 @@ class RobustMutex:
             if which == self._words.view[_IN_USE]:
                 continue
             address = self._address_of(which)
-            if which == self._words.view[_MADE]:  # who frees it is alone here: nobody else has it
+            if (
+                which == self._words.view[_MADE]
+            ):  # nobody else does: it is the holder's process that frees
                 _make(address)
                 self._words.view[_MADE] = which + 1
-            # It is new, or the thread that was made to leave it has ended, or is this one.
+            # It can be had if it is new, or if the thread that it was left to has ended or is this.
             code = _trylock(address)
             if code == errno.EOWNERDEAD:
                 code = _libc.pthread_mutex_consistent(address)
@@ -144,7 +146,7 @@ class RobustMutex:
                 while _unlock(address) == 0:
                     pass
                 return
-        # All are with threads that live on. The one in use is free when its thread ends.
+        # Threads that live hold all of them. The one in use is free when its thread ends.
 
     def holder_died(self, slot: int) -> None:
         pass  # the kernel has seen to it
@@ -154,7 +156,7 @@ def _is_taken(code: int, address: object) -> bool:
     if code == 0:
         return True
     if code == errno.EOWNERDEAD:
-        # What it protects is whole at any moment, or not ours: there is nothing to repair.
+        # What the mutex protects is whole at any moment, or is the user's: nothing to repair here.
         _check(_libc.pthread_mutex_consistent(address))
         return True
     if code in (errno.EBUSY, errno.ETIMEDOUT):
@@ -179,13 +181,16 @@ def _check(code: int) -> None:
 
 _libc = ctypes.CDLL(None)
 if RobustMutex.supported():
-    # These two never wait, so they need not let go of the GIL, which costs more than they do.
+    # PyDLL keeps the GIL: these two never wait, and letting go of it costs more than they do.
     _trylock = ctypes.PyDLL(None).pthread_mutex_trylock
     _unlock = ctypes.PyDLL(None).pthread_mutex_unlock
 
 
 def _timed_lock(address: object, until: float) -> int:
-    """Wait until then, by the monotonic clock where the C library can, which nobody turns back."""
+    """Lock, waiting till ``until``, in seconds of the monotonic clock; an error number, or 0.
+
+    Where the C library can't wait by that clock, turning the system's clock changes the wait.
+    """
     if hasattr(_libc, "pthread_mutex_clocklock"):
         return int(_libc.pthread_mutex_clocklock(address, _MONOTONIC, _timespec(until)))
     until += time.time() - time.monotonic()
@@ -278,8 +283,8 @@ class RLockMutex:
     """See the module.
 
     Each slot says whether it wants or holds the lock. When a worker dies that did either, the
-    lock may be lost. It is, when for a whole slice of waiting nobody alive held it and still
-    it could not be had.
+    lock may be lost. It is lost if it can't be had for a whole slice of waiting in which no
+    living process held it.
     """
 
     def __init__(self, context: BaseContext, slots: int) -> None:

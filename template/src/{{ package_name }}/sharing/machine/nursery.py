@@ -1,8 +1,8 @@
 """The process that forks the workers of an engine: forked when it opens, before it has threads.
 
-What its workers are forked with is in their memory, from then. The parent orders them one by one
-over a socket, which takes along what an order has of descriptors; a pipe of its own brings back
-of each first its process id, and then how it ended.
+What workers are given is in the memory of this process, and so in theirs. The parent sends an order
+for each of them over a socket, along with the descriptors that the worker needs. A pipe for each
+brings back its process id first, and then its exit code.
 
     parent    Nursery.start ─ order, descriptors ─▶ _Nest     nursery
       ▲                                               │ fork
@@ -40,7 +40,7 @@ from .parcel import Parcel
 from .reasons import UNKNOWN
 
 _PATIENCE = 10.0
-"""Seconds that the nursery has to fork; one that was stopped is done without."""
+"""Seconds that the nursery has to fork. Then it seems to be stopped, and another one is started."""
 
 _NUMBER = struct.Struct("q")
 """A process id or an exit code on its way, and the length of an order."""
@@ -101,7 +101,7 @@ class Nursery:
                 self._open()
             except OSError:
                 raise
-            except BaseException:  # it may have heard one half of an order
+            except BaseException:  # the nursery may have received half an order
                 self.close()
                 self._open()
                 raise
@@ -186,7 +186,10 @@ def _receive(status: int) -> int | None:
 
 
 class _Order:
-    """Stands for a process that is being started, for whoever pickles what it is given."""
+    """Stands in for a process that is being started, and collects the descriptors of its arguments.
+
+    `multiprocessing` asks for one while it pickles these.
+    """
 
     def __init__(self, inherited: Parcel[object]) -> None:
         self.inherited = inherited

@@ -29,7 +29,7 @@ class Unfit(Exception):
 
 
 class Parcel(Generic[T_co]):
-    """It travels in a file without a name, or is in the memory of a process that was forked.
+    """What a process is given: in a file without a name, or in memory that was forked with it.
 
     What `multiprocessing` starts a process with, it writes into a pipe, and holds the other end
     of that as well. If the process is killed before it has read that, more than fits into the
@@ -60,7 +60,7 @@ class Parcel(Generic[T_co]):
         return self._content  # type: ignore[return-value]
 
     def close(self) -> None:
-        """When the process has started."""
+        """Close the file, when the process has started."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -9,7 +9,7 @@ PARENT = 0
 """The slot of the process that opened the engine; workers have 1, 2, …"""
 
 EVERY_SECTION = 1 << 62
-"""More than an item can have: what an item that had ended has left behind."""
+"""How many sections an item that had ended counts as having committed: more than any item has."""
 
 
 class Words(Protocol):
@@ -39,8 +39,8 @@ class Mutex(Protocol):
     def wait(self, code: int, timeout: float | None = None, asked: object = None) -> bool:
         """Go on after `try_lock`, for ``timeout`` seconds at most; True when it is held.
 
-        ``asked`` is the `try_lock` that gave the code. There may be another one by now, and there
-        is when this has returned, where others have freed the mutex.
+        ``asked`` is the `try_lock` that returned the code. Where another process has freed the
+        mutex, `try_lock` and `unlock` are other functions when this has returned.
 
         Raises:
             MutexLost: it can't be had any more.
@@ -48,12 +48,12 @@ class Mutex(Protocol):
 
     @property
     def unlock(self) -> Callable[[], object]:
-        """Give it back. Returns something that is true where it is not this thread that has it."""
+        """Give the mutex back. Returns something true if this thread does not hold it."""
 
     def free(self) -> None:
-        """Have it free, in whatever thread of the process that has one which holds it.
+        """Free the mutex from any thread of the process that holds it.
 
-        It may be bound anew by that: `try_lock` and `unlock` are others then.
+        `try_lock` and `unlock` may be other functions afterwards.
         """
 
     def holder_died(self, slot: int) -> None:
@@ -82,7 +82,10 @@ class Lease(Mutex, Protocol):
         """What was committed last, whoever has the mutex."""
 
     def settle(self, ranges: list[tuple[int, int, int]]) -> None:
-        """Forget what is known of items that have ended: the number of a map, from, to."""
+        """Forget the sections of items that have ended for good.
+
+        A range is the number of a map, that of its first item, and that of the item behind it.
+        """
 
 
 class MutexLost(Exception):
@@ -111,7 +114,7 @@ class Worker(Protocol):
 
     @property
     def running(self) -> memoryview:
-        """One word: the place in its chunk of the item that runs, or ~n where n have ended."""
+        """One word: the place of the running item in its chunk, or ~n between two, when n ended."""
 
     @property
     def origin(self) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class Hub:
         self._objects = [factory(*args) for factory, args in recipes]
 
     def keep_only_what_may_forget(self) -> None:
-        """The objects were others before, and what these knew is gone."""
+        """Have the others raise `ServiceLost`: what objects of a server before knew is gone."""
         self._objects = [
             one if getattr(one, "may_forget", False) else _Lost() for one in self._objects
         ]
@@ -60,7 +60,7 @@ class Hub:
         return getattr(self._objects[number], method)(*args)
 
     def answer(self, number: int, method: str, args: tuple[object, ...]) -> Result:
-        """What the method returns, and what it raises: so that all else is the connection's."""
+        """What the method returns and what it raises, so that other errors are the connection's."""
         try:
             return self.call(number, method, args), None
         except Exception as error:

@@ -1,4 +1,4 @@
-"""Mutual exclusion between the threads of one process, which can be ended from any of them."""
+"""Mutexes between the threads of one process, which any of them can free."""
 
 from __future__ import annotations
 

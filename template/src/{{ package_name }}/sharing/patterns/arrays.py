@@ -100,9 +100,9 @@ class SharedArray(Pattern):
         if min(self.shape, default=1) < 1:
             raise SharingError(f"an array of shape {self.shape} has no elements to share")
         self._layout, self._offset = order, offset
-        self._file: Path | None = None  # that was there before
-        self._path: Path | None = None  # that is to be there afterwards
-        self._unfinished: Path | None = None
+        self._file: Path | None = None  # a file that was there before
+        self._path: Path | None = None  # the file that is to be there in the end
+        self._unfinished: Path | None = None  # what that is written as, meanwhile
         self._aside: _Aside | None = None
 
     @classmethod

@@ -74,7 +74,7 @@ class _Lease:
 
 
 class _Present:
-    """Says to the store, by its end, that the connection of a holder is closed."""
+    """Tells the store, when it is deleted, that the connection of a holder is closed."""
 
     def __init__(self, store: CacheStore, holder: str) -> None:
         self.holder = holder

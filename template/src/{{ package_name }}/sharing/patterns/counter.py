@@ -23,11 +23,11 @@ _LINE = 8
 
 
 _FAR = 1 << 65
-"""What numbers are counted from, out of reach for those of a fixed width.
+"""The int that counts start from: too large for any number of a fixed width, as numpy has.
 
-A number of a fixed width, added to an int that it could hold, may give one that wraps at that
-width without a word. To one so large it is not added but refused. So `Counter.add` need not look
-at what it adds, which would cost a fifth of it, to add exactly.
+An int plus a numpy number is a numpy number, which may wrap at its width without a word. An int as
+large as this fits into none, so that numpy raises and `Counter.add` then adds a plain int. To look
+at the type of each number would make an add a fifth slower.
 """
 
 
@@ -127,7 +127,7 @@ class Counter(Pattern):
         """What this process has added, a number a label.
 
         Raises:
-            ValueError: something else than whole numbers, so that some of it may be lost.
+            ValueError: something else than whole numbers was added, so that some may be lost.
         """
         far = self._counts if self.labels else [self._n]
         for n in far:
@@ -242,7 +242,7 @@ class _Kept:
         self._nbytes = 0
         self.entries: list[tuple[_Key, bytes]] = []
         self.dropped = 0
-        self.end: _Key = (_AFTER, 0, 0)  # what belongs here or behind does not fit
+        self.end: _Key = (_AFTER, 0, 0)  # records with this key or a later one don't fit
 
     def put(self, key: _Key, data: bytes) -> None:
         if key >= self.end or len(data) > self._max_bytes:
@@ -267,7 +267,7 @@ class _Kept:
             self.dropped += 1
 
     def renumber(self) -> int:
-        """Put them before all that comes from now on; how many they are."""
+        """Number the records anew, before all that come from now on; how many there are."""
         is_full = self.end < (_AFTER, 0, 0)
         self.entries = [((0, _AFTER, n), data) for n, (_, data) in enumerate(self.entries)]
         if is_full:

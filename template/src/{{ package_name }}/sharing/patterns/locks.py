@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     _Copy = array[Any]
 
 Range = tuple[int, int, int]
-"""The number of a map, and from where to where its items have ended for good."""
+"""Items that have ended for good: the number of their map, the first one, and the one behind them."""
 
 
 class LockOrderError(SharingError):
@@ -126,7 +126,7 @@ class _Locking(Pattern):
             raise self._lease_lost() from None
 
     def _left_elsewhere(self) -> SharingError:
-        """Free it: a section of it is left by a thread that did not enter it."""
+        """Free the lock, a section of which another thread has entered; what is to be raised."""
         if self not in _held:
             return SharingError(
                 f"a section of {self.name!r} is left, but this process is in none: it was freed, "
@@ -262,13 +262,13 @@ _BLOCK = 1 << 12
 """Bytes that larger data are copied in."""
 
 _LOOKS = 10
-"""How often a reader looks again, where commits come in between, before it keeps them out."""
+"""How often a reader copies, where commits come in between, before it takes the lock."""
 
 _BRIEFLY = 0.01
-"""Seconds that a reader waits for the lock to do so."""
+"""Seconds that a reader waits for the lock before it tries again without."""
 
 _SETTLE = 64
-"""Ranges of items that have ended, after which a lease is told of them."""
+"""How many ranges of ended items are collected before a lease is told of them."""
 
 
 class Guarded(_Locking):
@@ -491,7 +491,8 @@ class _Copies:
         self._copies = first, second
         self._changed = words[_HEADER + 2 * length :]
         self._numbers = self._numbers_in(first), self._numbers_in(second)
-        # Of these: a view of one, and its slices, refer to the numbers anew.
+        # A view that is made from one of these, and each slice of it, is a referrer of the numbers:
+        # so `end` can see whether there still is one.
         one, other = map(pickle.PickleBuffer, self._numbers)
         self._sides = (
             (second, first, self._numbers[1], other),
@@ -569,7 +570,7 @@ class _Copies:
             view._numbers = _RELEASED
         if not whole:
             return
-        # A slice has a life of its own, which only the memory's referrers show.
+        # A slice outlives the view that it was made from. Only the count of referrers shows it.
         if sys.getrefcount(side[2]) > self._referrers:
             raise BufferError
         if self._running is not None:
@@ -674,9 +675,10 @@ def _cast(memory: memoryview, typecode: str) -> _Numbers:
 
 
 def _full_fence() -> None:
-    """Let no access to memory get past here, neither from before nor from behind.
+    """Have the accesses to memory before this call come before those after it.
 
-    Once out of one and into the other of two locks, of which each keeps one direction.
+    To release a lock keeps earlier accesses before it, and to take one keeps later ones behind it.
+    To release one and then take another does both.
     """
     with _fences[0]:
         pass
@@ -692,7 +694,7 @@ of writes, and that of reads."""
 
 
 _KINDS = {code: kind for kind in ("bhilq", "BHILQ", "fd") for code in kind}
-"""Which kind of number a format stands for, named by all of its formats."""
+"""The kind of number that a format stands for: the string of all formats of that kind."""
 
 _RELEASED = memoryview(b"")
 _RELEASED.release()
@@ -756,7 +758,7 @@ class _View:
 
 
 _HANDS_OUT = "cast", "toreadonly", "obj"
-"""What a memoryview has that gives its memory out."""
+"""Attributes of a memoryview that give its memory out, and so have to be a slice's."""
 
 
 def _recast(value: Buffer, numbers: _Numbers) -> _Numbers:

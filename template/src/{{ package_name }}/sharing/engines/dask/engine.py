@@ -95,7 +95,7 @@ class _Named:
 
 
 class _Store:
-    """See `pattern.Store`."""
+    """See `patterns.base.Store`."""
 
     ships_blocks = True
 

@@ -23,8 +23,8 @@ from .messages import Message, from_wire, to_wire
 
 _LENGTHS = struct.Struct("<QI")
 _PIPE = 1 << 20
-"""Bytes that a pipe is to hold, where the system lets it: what fits in needs no waiting for the
-other side. Without, it is 64 KiB on Linux, and a large chunk takes many turns."""
+"""Bytes that a pipe is to hold, where the system lets it: what fits in is written without waiting
+for the other side. A pipe of Linux holds 64 KiB by itself, and a large chunk takes many turns."""
 
 _READ = 1 << 16
 """Bytes asked for at once. More than 128 KiB, and malloc would map and unmap them each time,
@@ -64,7 +64,7 @@ def _write(end: int, data: bytes | memoryview) -> int:
 
 
 def _whole(data: bytes) -> Frame | None:
-    """The frame, if it is one, and nothing else."""
+    """The frame, if the data are exactly one; else None."""
     if len(data) < _LENGTHS.size:
         return None
     length, head = _LENGTHS.unpack_from(data)
@@ -75,7 +75,7 @@ def _whole(data: bytes) -> Frame | None:
 
 
 class Channel:
-    """One side. The methods of the other side are not to be mixed with its own."""
+    """One side of the two pipes: a method is for the worker's or the parent's, as it says."""
 
     def __init__(self, ends: Ends, *, blocking: bool) -> None:
         self._ends = ends

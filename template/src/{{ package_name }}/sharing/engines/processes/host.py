@@ -17,7 +17,7 @@ from ...machine.service import Services
 
 
 class ProcessHost:
-    """See `pattern.Host`."""
+    """See `patterns.base.Host`."""
 
     def __init__(self, launcher: Launcher, slots: int) -> None:
         self._context = launcher.context

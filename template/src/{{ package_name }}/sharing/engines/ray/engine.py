@@ -168,7 +168,7 @@ class _Published:
 
 
 class _Store:
-    """See `pattern.Store`."""
+    """See `patterns.base.Store`."""
 
     ships_blocks = False
 
