@@ -86,7 +86,7 @@ def test_no_edit_is_lost(
     record_property("updates", count)
 
 
-@every_flip
+@pytest.mark.parametrize("flip", ["nothing", "all at once", *(f"{name} removed" for name in ALL)])
 def test_plain_copier_loses_some(workshop: Workshop, flip: str, record_property: Record) -> None:
     """The control: the same projects and edits, all at once, with Copier alone."""
     before, given = FLIPS[flip]
