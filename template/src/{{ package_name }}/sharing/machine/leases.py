@@ -27,7 +27,7 @@ Item = tuple[int, int]
 """The number of a map, and that of an item in it."""
 
 Range = tuple[int, int, int]
-"""Items that have ended for good: the number of their map, the first one, and the one behind them."""
+"""Items that have ended for good: the number of their map, the first, and the one behind them."""
 
 
 class _Asking:

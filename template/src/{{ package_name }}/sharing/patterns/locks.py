@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     _Copy = array[Any]
 
 Range = tuple[int, int, int]
-"""Items that have ended for good: the number of their map, the first one, and the one behind them."""
+"""Items that have ended for good: the number of their map, the first, and the one behind them."""
 
 
 class LockOrderError(SharingError):
