@@ -8,13 +8,38 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType
 
+import jinja2
 import yaml
 from copier import run_copy
 from matrix import CONFIG, ENGINES, PATTERNS, PYTHONS, ROOT, SETS, TEMPLATE, name_of
 
 __all__ = ["CONFIG", "ENGINES", "PATTERNS", "PYTHONS", "ROOT", "SETS", "TEMPLATE", "name_of"]
 IGNORED = shutil.ignore_patterns("__pycache__", "*.py[co]", ".*_cache", ".DS_Store")
+
+
+def compile_templates_once() -> None:
+    """Have Jinja compile each text once in a process, not once for each project.
+
+    Copier makes an environment for every path and file that it renders, all of them alike. To
+    compile the same texts anew takes half of the time of a rendering.
+    """
+    compiled: dict[tuple[object, ...], CodeType] = {}
+    compile_anew = jinja2.Environment.compile
+
+    def compile_once(self: jinja2.Environment, source: object, *rest: object, **more: object):  # type: ignore[no-untyped-def]
+        key = (type(self), source, rest, *more.items())
+        if not isinstance(source, str):
+            return compile_anew(self, source, *rest, **more)
+        if key not in compiled:
+            compiled[key] = compile_anew(self, source, *rest, **more)
+        return compiled[key]
+
+    jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
+
+
+compile_templates_once()
 
 
 def take_snapshot(folder: Path) -> Path:

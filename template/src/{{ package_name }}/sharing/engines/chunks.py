@@ -74,6 +74,7 @@ class Chunk:
         ended: whether its items have had an attempt that ended, whose answer was lost.
         left: what an attempt has left behind, by the place of the pattern in the state.
         suspect: whether it may be what ended several workers, so that it has to run alone.
+        nbytes: the bytes that its items have, about, if those of its list are alike.
     """
 
     run: Run
@@ -86,6 +87,11 @@ class Chunk:
     ended: bool = False
     left: dict[int, int] = field(default_factory=dict)
     suspect: bool = False
+    nbytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Kept, since it is asked for several times on the way of each chunk.
+        self.nbytes = len(self.packed.body) * len(self.items) // self.packed.length
 
     def __lt__(self, other: Chunk) -> bool:
         return self.first < other.first
@@ -97,11 +103,6 @@ class Chunk:
     def stop(self) -> int:
         """Where its items end in the list that they travel in."""
         return self.start + len(self.items)
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes that its items have, about, if those of its list are alike."""
-        return len(self.packed.body) * len(self.items) // self.packed.length
 
     @property
     def stands_alone(self) -> bool:
@@ -134,6 +135,7 @@ class Chunk:
         """Keep that many items, and return the others."""
         others = self.part(length, len(self.items))
         del self.items[length:]
+        self.nbytes -= others.nbytes
         return others
 
     def again(self, **changes: Any) -> Chunk:

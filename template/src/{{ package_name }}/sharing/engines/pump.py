@@ -22,15 +22,14 @@ import pickle
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from ..errors import SharingError
 from ..patterns.base import Pattern
 from . import events as e
-from .chunks import NO_CHUNK, Phase, Piece, Place
+from .chunks import NO_CHUNK, Chunk, ChunkId, Phase, Piece, Place
 from .crew import Crew, Died, Logged
 from .runs import Run
 from .scheduler import Scheduler
@@ -208,11 +207,12 @@ class Pump:
         self._keeper_ident: int | None = None
         self._keeper_bell = Bell()
         self._stopped = False
-        self._do: dict[type, Callable[[Any], None]] = {
-            e.Start: lambda command: crew.start(command.slot),
-            e.Send: self._send,
-            e.Stop: lambda command: crew.stop(command.slot),
-            e.Kill: lambda command: crew.kill(command.slot),
+        # Each is called with the fields of the command.
+        self._do: dict[type[e.Command], Callable[..., None]] = {
+            e.Start: crew.start,
+            e.Send: crew.send,
+            e.Stop: crew.stop,
+            e.Kill: crew.kill,
             e.Apply: self._apply,
             e.Undo: self._undo,
             e.Fetch: self._fetch,
@@ -450,12 +450,12 @@ class Pump:
     def _carry_out(self, commands: list[e.Command]) -> None:
         do = self._do
         for command in commands:
-            do[type(command)](command)
+            do[type(command)](*command)
 
     def _break(self, error: BaseException) -> None:
         if not isinstance(error, SharingError):
             logging.getLogger(__name__).debug("the engine is broken", exc_info=error)
-        self._fail(e.Fail(error))
+        self._fail(error)
         with suppress(Exception):  # whatever its state is, it is not used any more
             self._scheduler.handle(e.Broke(error))
 
@@ -481,48 +481,43 @@ class Pump:
 
     # Commands
 
-    def _send(self, command: e.Send) -> None:
-        slot, chunk_id, chunk = command
-        self._crew.send(slot, chunk_id, chunk)
+    def _apply(self, slot: int, deltas: Mapping[int, object]) -> None:
+        for place, delta in deltas.items():
+            self._patterns[place].receive_delta(slot, delta)
 
-    def _apply(self, command: e.Apply) -> None:
-        for place, delta in command.deltas.items():
-            self._patterns[place].receive_delta(command.slot, delta)
-
-    def _undo(self, command: e.Undo) -> None:
+    def _undo(self, slot: int, chunk_id: ChunkId) -> None:
         for pattern in self._patterns:
-            pattern.worker_died(command.slot, command.id, -1)
+            pattern.worker_died(slot, chunk_id, -1)
 
-    def _fetch(self, command: e.Fetch) -> None:
-        reader = self._readers.get(command.run.number)
+    def _fetch(self, run: Run, size: int, times: int) -> None:
+        reader = self._readers.get(run.number)
         if reader is not None:
-            reader.source.fetch(*command)
+            reader.source.fetch(run, size, times)
             if self._waiters and reader.source.has_orders:
                 reader.bell.ring()
 
-    def _repack(self, command: e.Repack) -> None:
-        chunk = command.chunk
+    def _repack(self, chunk: Chunk) -> None:
         self._packing.put(lambda: self.post(repack(chunk, self._crew.dumps)))
 
-    def _deliver(self, command: e.Deliver) -> None:
-        reader = self._readers[command.run.number]
-        reader.mailbox.extend(command.pieces)
+    def _deliver(self, run: Run, pieces: list[Piece]) -> None:
+        reader = self._readers[run.number]
+        reader.mailbox.extend(pieces)
         if self._waiters:
             reader.bell.ring()
 
-    def _finish(self, command: e.Finish) -> None:
-        reader = self._readers.pop(command.run.number)
-        reader.is_whole = command.whole
+    def _finish(self, run: Run, whole: bool) -> None:
+        reader = self._readers.pop(run.number)
+        reader.is_whole = whole
         reader.is_finished = True
         reader.bell.ring()
 
-    def _fail(self, command: e.Fail) -> None:
+    def _fail(self, error: BaseException) -> None:
         if self.error is None:
-            self.error = command.error
+            self.error = error
         for waiter in (*self._waiters, *self._readers.values()):
             waiter.bell.ring()
 
-    def _is_drained(self, command: e.Drained) -> None:
+    def _is_drained(self) -> None:
         if self._drained is not None:
             self._drained.is_finished = True
             self._drained.bell.ring()

@@ -187,7 +187,7 @@ if RobustMutex.supported():
 
 
 def _timed_lock(address: object, until: float) -> int:
-    """Lock, waiting till ``until``, in seconds of the monotonic clock; an error number, or 0.
+    """Take it, waiting till ``until``, in seconds of the monotonic clock; an error number, or 0.
 
     Where the C library can't wait by that clock, turning the system's clock changes the wait.
     """
