@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
 
@@ -26,17 +26,15 @@ def compile_templates_once() -> None:
     compile the same texts anew takes half of the time of a rendering.
     """
     compiled: dict[tuple[object, ...], CodeType] = {}
-    compile_anew = jinja2.Environment.compile
+    compile_anew: Callable[..., CodeType] = jinja2.Environment.compile
 
-    def compile_once(self: jinja2.Environment, source: object, *rest: object, **more: object):  # type: ignore[no-untyped-def]
-        key = (type(self), source, rest, *more.items())
-        if not isinstance(source, str):
-            return compile_anew(self, source, *rest, **more)
+    def compile_once(self: jinja2.Environment, source: object, *rest: object) -> CodeType:
+        key = type(self), source, rest
         if key not in compiled:
-            compiled[key] = compile_anew(self, source, *rest, **more)
+            compiled[key] = compile_anew(self, source, *rest)
         return compiled[key]
 
-    jinja2.Environment.compile = compile_once  # type: ignore[method-assign]
+    setattr(jinja2.Environment, "compile", compile_once)  # noqa: B010
 
 
 compile_templates_once()

@@ -1,11 +1,16 @@
 """Ctrl-C and SIGTERM end a program once, wherever it is, and what had ended before is not lost."""
 
 import contextlib
+import linecache
+import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import FrameType
 
 import pytest
 import scripts
@@ -194,3 +199,98 @@ def test_an_engine_that_lives_in_a_thread(start_method: str, signs: Signs) -> No
         errors = script.ends(-signal.SIGINT)
     assert said(script) == {"after": "[0, 2, 4]", "left": "True"}, errors
     assert errors.count("Traceback") == 1, errors
+
+
+# At any line of the engine's own code
+
+TIMES = 100
+"""Lines that a signal comes at, of each kind of work."""
+
+
+OURS = str(Path(sharing.__file__).parent)
+TraceFunction = Callable[[FrameType, str, object], object]
+
+
+class Interrupted:
+    """Signals come at some of the lines of `sharing` that the main thread goes through.
+
+    Args:
+        work: what goes through them.
+        first: the number of the line that the signal comes at.
+    """
+
+    def __init__(self, work: Callable[[], object], first: int) -> None:
+        self.lines = 0
+        self._at = first
+        self.raised: BaseException | None = None
+        sys.settrace(self._enter)
+        try:
+            work()
+        except KeyboardInterrupt as error:
+            self.raised = error
+        finally:
+            sys.settrace(None)
+
+    def _enter(self, frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+        return self._line if frame.f_code.co_filename.startswith(OURS) else None
+
+    def _line(self, frame: FrameType, event: str, argument: object) -> TraceFunction:
+        # A `with` is left at its own line, too: there Python itself looks for no signal.
+        line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+        if event == "line" and not line.lstrip().startswith("with "):
+            self.lines += 1
+            if self.lines == self._at:
+                signal.raise_signal(signal.SIGINT)
+        return self._line
+
+
+def lines_of(work: Callable[[], object]) -> range:
+    """Lines to send a signal at: few at first, where each is another one, then fewer."""
+    lines = Interrupted(work, 0).lines
+    return range(1, lines + 1, max(1, lines // TIMES))
+
+
+def test_an_interrupt_at_any_line_leaves_an_engine_that_works() -> None:
+    with sharing.open_engine(State(), workers=1, start_method="fork") as engine:
+
+        def work() -> None:
+            assert list(engine.map(double, range(3), chunk_size=1)) == [0, 2, 4]
+
+        caught = 0
+        for line in lines_of(work):
+            caught += Interrupted(work, line).raised is not None
+            work()
+    assert caught > TIMES // 2
+
+
+def test_an_interrupt_at_any_line_of_closing_leaves_nothing() -> None:
+    def opened() -> sharing.Engine[State]:
+        engine = sharing.open_engine(State(), workers=1, start_method="fork")
+        engine.__enter__()
+        assert list(engine.map(double, [1])) == [2]
+        return engine
+
+    caught = 0
+    for line in lines_of(partial(opened().__exit__, None, None, None)):
+        engine = opened()
+        close = partial(engine.__exit__, None, None, None)
+        caught += Interrupted(close, line).raised is not None
+        close()  # had it not begun to
+        assert not multiprocessing.active_children()
+    assert caught > TIMES // 2
+
+
+def test_an_interrupt_at_any_line_of_opening_leaves_nothing() -> None:
+    def opening() -> tuple[sharing.Engine[State], Callable[[], object]]:
+        engine = sharing.open_engine(State(), workers=1, start_method="fork")
+        return engine, engine.__enter__
+
+    engine, enter = opening()
+    lines = lines_of(enter)
+    engine.__exit__(None, None, None)
+    for line in lines:
+        engine, enter = opening()
+        interrupted = Interrupted(enter, line)
+        if interrupted.raised is None:
+            engine.__exit__(None, None, None)
+        assert not multiprocessing.active_children()

@@ -99,24 +99,32 @@ class Driver(Engine[S]):
         if self._has_opened:
             raise SharingError("an engine opens once: make another with open_engine()")
         self._patterns = patterns_of(self._state)
-        self._has_opened = True
-        self._pid, self._forks = os.getpid(), _forks
-        atexit.register(self._on_exit)
-        self._signals.take()
         try:
             with self._signals.put_off():
-                self._crew.open(self._patterns)
-                self._workers = self._crew.workers
-                scheduler = Scheduler(self._workers, self._crew.eager)
-                self._pump = Pump(scheduler, self._crew, self._patterns, self._signals)
+                self._open()
             self._signals.deliver()
-            self._pump.open()
+            return self
         except BaseException:
             with suppress(SharingError):  # which would only hide why it does not open
                 self._shut(whole=False, politely=False)
             raise
+
+    def _open(self) -> None:
+        """Open, while signals are put off; what a handler raises meanwhile ends it early."""
+        self._has_opened = True
+        self._pid, self._forks = os.getpid(), _forks
+        self._signals.take()
+        atexit.register(self._on_exit)
+        self._crew.open(self._patterns)
+        self._workers = self._crew.workers
+        scheduler = Scheduler(self._workers, self._crew.eager)
+        self._pump = Pump(scheduler, self._crew, self._patterns, self._signals)
+        self._pump.open()
+        while not self._pump.has_opened():
+            raised = self._signals.raised()
+            if raised is not None:
+                raise raised
         self._is_open = True
-        return self
 
     def __exit__(
         self,
@@ -124,23 +132,27 @@ class Driver(Engine[S]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if os.getpid() != self._pid:  # a fork of the program has nothing to close
-            return
-        with self._closing:
-            was_open, self._is_open = self._is_open, False
-        if not was_open:
-            self._signals.give_back()  # another thread has closed it, which could not
-            return
-        assert self._pump is not None
-        interrupt = None
-        if self._pump.error is None:
-            interrupt = self._drain(self._pump, None if kind is None else GRACE)
-        self._shut(
-            whole=kind is None and interrupt is None and self._pump.error is None,
-            politely=interrupt is None and self._pump.error is None,
-        )
+        # What a handler raised between two steps would leave the others undone.
+        with self._signals.put_off():
+            if os.getpid() != self._pid:  # a fork of the program has nothing to close
+                return
+            interrupt = None
+            with self._closing:
+                was_open, self._is_open = self._is_open, False
+            if not was_open:
+                self._signals.give_back()  # another thread has closed it, which could not
+                return
+            pump = self._pump
+            assert pump is not None
+            if pump.error is None:
+                interrupt = self._drain(pump, None if kind is None else GRACE)
+            self._shut(
+                whole=kind is None and interrupt is None and pump.error is None,
+                politely=interrupt is None and pump.error is None,
+            )
         if interrupt is not None:
             raise interrupt
+        self._signals.deliver()
 
     def _drain(self, pump: Pump, grace: float | None) -> BaseException | None:
         """Let what runs end, within a grace if there is one; what has interrupted that, if any.
@@ -151,6 +163,11 @@ class Driver(Engine[S]):
         end = None if grace is None else time.monotonic() + grace
         has_hurried = False
         while pump.error is None:
+            raised = self._signals.raised()
+            if raised is not None:
+                if has_hurried:
+                    return raised
+                interrupt, end = raised, time.monotonic() + GRACE
             if self._signals.hurried and not has_hurried:
                 end = 0.0
             if end is not None and time.monotonic() >= end:
@@ -158,13 +175,8 @@ class Driver(Engine[S]):
                     break
                 has_hurried, end = True, time.monotonic() + GRACE
                 pump.hurry()
-            try:
-                if pump.drain(None if end is None else max(0.0, end - time.monotonic())):
-                    break
-            except BaseException as error:
-                if has_hurried:
-                    return error
-                interrupt, end = error, time.monotonic() + GRACE
+            if pump.drain(None if end is None else max(0.0, end - time.monotonic())):
+                break
         return interrupt
 
     def _shut(self, *, whole: bool, politely: bool) -> None:

@@ -226,24 +226,32 @@ class Pump:
     # Opening and closing
 
     def open(self) -> None:
-        """Start the first workers, and wait until they are ready. Called before anything else.
+        """Have the first workers start. This and `has_opened` are called before anything else."""
+        self._turn_if_free(None, lambda: self._carry_out(self._scheduler.open()))
+
+    def has_opened(self) -> bool:
+        """Wait until the first workers are ready; False if a signal is due before.
 
         Raises:
             StartFailed: they don't start.
         """
-        self._turning.acquire()
-        self._turn_as(None, self._start_first)
-        self._signals.deliver()
+        self._turn_if_free(None, self._wait_for_first)
         if self.error:
             raise self.error
+        if self._first_are_missing:
+            return False
         self.post(e.Opened())
         self.flush()
         self._keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
         self._keeper.start()
+        return True
 
-    def _start_first(self) -> None:
-        self._carry_out(self._scheduler.open())
-        while self._scheduler.ready < self._crew.eager and not self._signals.are_due:
+    @property
+    def _first_are_missing(self) -> bool:
+        return self._scheduler.ready < self._crew.eager
+
+    def _wait_for_first(self) -> None:
+        while self._first_are_missing and not self._signals.are_due:
             self._turn(TICK)
 
     def drain(self, grace: float | None) -> bool:
@@ -322,8 +330,7 @@ class Pump:
         """Deal with what was posted, unless somebody else is about to."""
         if not self._inbox or self._turner == threading.get_ident():
             return
-        if self._signals.may_be_inside() and self._turning.acquire(blocking=False):
-            self._turn_as(None, self._work_off)
+        if self._signals.may_be_inside() and self._turn_if_free(None, self._work_off):
             self._signals.deliver()
 
     def wait(self, waiter: Waiter, timeout: float | None = None) -> None:
@@ -336,13 +343,15 @@ class Pump:
             left = TICK if end is None else min(TICK, end - time.monotonic())
             if left <= 0:
                 return
-            if self._signals.may_be_inside() and self._turning.acquire(blocking=False):
-                self._turn_as(waiter, lambda: self._turn_for(waiter, end))
-            else:
+            if not self._signals.may_be_inside() or not self._turn_if_free(
+                waiter, lambda: self._turn_for(waiter, end)
+            ):
                 self._follow(waiter, left)
             if waiter.holds_back:
                 waiter.bring()
             self._signals.deliver()
+            if self._signals.are_due:  # they are put off by whoever waits, and deals with them
+                return
 
     def _turn_for(self, waiter: Waiter, end: float | None) -> None:
         while not (waiter.has_news or self.error or self._stopped or self._signals.are_due):
@@ -372,20 +381,29 @@ class Pump:
 
     # Turning
 
-    def _turn_as(self, mine: Waiter | None, work: Callable[[], None]) -> None:
-        """Do something while this thread has the pump, which `_turning` says; then hand it on."""
+    def _turn_if_free(self, mine: Waiter | None, work: Callable[[], None]) -> bool:
+        """Do something as the one that has the pump, and hand it on; False if another one has it.
+
+        Signals are put off before the lock is taken: it would stay taken for ever if a handler
+        raised between that and what gives it back.
+        """
         entered = self._signals.enter(self._crew.wake)
-        self._turner = threading.get_ident()
         try:
-            work()
-        except BaseException as error:
-            self._break(error)
+            if not self._turning.acquire(blocking=False):
+                return False
+            self._turner = threading.get_ident()
+            try:
+                work()
+            except BaseException as error:
+                self._break(error)
+            finally:
+                self._turner = 0
+                self._turned = time.monotonic()
+                self._turning.release()
+                if self._waiters:
+                    self._hand_on(mine)
+            return True
         finally:
-            self._turner = 0
-            self._turned = time.monotonic()
-            self._turning.release()
-            if self._waiters:
-                self._hand_on(mine)
             if entered:
                 self._signals.leave()
 
@@ -471,8 +489,7 @@ class Pump:
             idle_for = time.monotonic() - self._turned
             if idle_for < LAZY and not self._waiters:
                 continue
-            if self._turning.acquire(blocking=False):
-                self._turn_as(None, self._turn_till_wanted)
+            self._turn_if_free(None, self._turn_till_wanted)
 
     def _turn_till_wanted(self) -> None:
         self._wanted = False

@@ -84,14 +84,14 @@ class Signals:
         """Inside the engine: put them off, and have a thread woken that waits; for `leave`."""
         if threading.get_ident() != self._main:
             return False
+        self._inside += 1  # from here on no handler raises
         self._wakers.append(wake)
-        self._inside += 1
         return True
 
     def leave(self) -> None:
         """Undo the last `enter`. What came meanwhile is due at `deliver`."""
-        self._inside -= 1
         self._wakers.pop()
+        self._inside -= 1
 
     @contextmanager
     def put_off(self, wake: Callable[[], None] = _nobody) -> Iterator[None]:
@@ -113,6 +113,15 @@ class Signals:
         if not self._inside and threading.get_ident() == self._main:
             while self._pending:
                 self._call(*self._pending.pop(0))
+
+    def raised(self) -> BaseException | None:
+        """Call the handlers for what came while all of it is put off; what one raises, if any."""
+        while self.are_due:
+            try:
+                self._call(*self._pending.pop(0))
+            except BaseException as error:
+                return error
+        return None
 
     def goes_on(self) -> None:
         """A map is read on, so what was raised has been handled, if that is the main thread."""

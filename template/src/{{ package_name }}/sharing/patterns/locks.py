@@ -8,6 +8,7 @@ import pickle
 import platform
 import sys
 import threading
+import weakref
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from operator import index
@@ -460,6 +461,7 @@ class _Copies:
     _sides: tuple[_Side, _Side]  # by which copy is current
     _side: _Side  # that of the section
     _view: _Numbers | _LargeView
+    _held: weakref.finalize[..., _Copies]
 
     def __init__(
         self,
@@ -493,7 +495,11 @@ class _Copies:
         self._numbers = self._numbers_in(first), self._numbers_in(second)
         # A view that is made from one of these, and each slice of it, is a referrer of the numbers:
         # so `end` can see whether there still is one.
-        one, other = map(pickle.PickleBuffer, self._numbers)
+        # While there is a buffer of a memoryview, garbage collection must not clear that: Python
+        # below 3.12.7 would crash (python/cpython#77894). So something else refers to both of them.
+        sources = *self._numbers, *map(pickle.PickleBuffer, self._numbers)
+        self._held = weakref.finalize(self, len, sources)
+        one, other = sources[2:]
         self._sides = (
             (second, first, self._numbers[1], other),
             (first, second, self._numbers[0], one),
