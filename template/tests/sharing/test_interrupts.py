@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM end a program once, wherever it is, and what had ended before is not lost."""
 
+from __future__ import annotations
+
 import contextlib
 import linecache
 import multiprocessing
@@ -11,6 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import scripts
@@ -18,6 +21,9 @@ from driven_jobs import State, double
 from needs import needs
 from signs import Signs
 from under_test import sharing
+
+if TYPE_CHECKING:
+    from _typeshed import TraceFunction
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -208,7 +214,6 @@ TIMES = 100
 
 
 OURS = str(Path(sharing.__file__).parent)
-TraceFunction = Callable[[FrameType, str, object], object]
 
 
 class Interrupted:
@@ -231,10 +236,10 @@ class Interrupted:
         finally:
             sys.settrace(None)
 
-    def _enter(self, frame: FrameType, event: str, argument: object) -> TraceFunction | None:
+    def _enter(self, frame: FrameType, event: str, argument: Any) -> TraceFunction | None:
         return self._line if frame.f_code.co_filename.startswith(OURS) else None
 
-    def _line(self, frame: FrameType, event: str, argument: object) -> TraceFunction:
+    def _line(self, frame: FrameType, event: str, argument: Any) -> TraceFunction:
         # A `with` is left at its own line, too: there Python itself looks for no signal.
         line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
         if event == "line" and not line.lstrip().startswith("with "):

@@ -315,7 +315,7 @@ class Pump:
 
     def passed(self, run: Run, piece: Piece) -> None:
         """The reader of a map has gone through a piece."""
-        self._inbox.append(e.Passed(run, len(piece.items), piece.nbytes))
+        self._inbox.append(e.made(e.Passed, (run, len(piece.items), piece.nbytes)))
         if self._asleep and run.is_held_up:
             self._crew.wake()
 
@@ -354,11 +354,15 @@ class Pump:
                 return
 
     def _turn_for(self, waiter: Waiter, end: float | None) -> None:
-        while not (waiter.has_news or self.error or self._stopped or self._signals.are_due):
-            left = TICK if end is None else min(TICK, end - time.monotonic())
-            if left <= 0 or waiter.holds_back:
+        left, most = TICK, LAZY if waiter.may_hold_back else TICK
+        while not (waiter.holds_back or self._stopped or self._signals.are_due):
+            if end is not None:
+                left = end - time.monotonic()
+                if left <= 0:
+                    return
+            self._turn(min(left, most))
+            if waiter.has_news or self.error:
                 return
-            self._turn(min(left, LAZY) if waiter.may_hold_back else left)
 
     def _follow(self, waiter: Waiter, left: float) -> None:
         """Wait while somebody else turns, to take over when that one has enough."""

@@ -224,7 +224,7 @@ class Scheduler:
         if ready:
             for one in ready:
                 run.delivered += len(one.items)
-            self._commands.append(e.Deliver(run, ready))
+            self._commands.append(e.made(e.Deliver, (run, ready)))
 
     def _fail(self, chunk: Chunk, why: Why) -> None:
         self._shelve(chunk.run, Piece(chunk.first, chunk.items, chunk.nbytes, failures={0: why}))
@@ -432,7 +432,7 @@ class Scheduler:
         member.expected = run.cost(chunk)
         run.out += 1
         run.expected += member.expected
-        self._commands.append(e.Send(member.slot, member.id, chunk))
+        self._commands.append(e.made(e.Send, (member.slot, member.id, chunk)))
 
     def _ask_for_more(self, run: Run) -> None:
         """Have the source bring what is wanted now, and what will be wanted next."""

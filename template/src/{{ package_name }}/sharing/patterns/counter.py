@@ -25,9 +25,9 @@ _LINE = 8
 _FAR = 1 << 65
 """The int that counts start from: too large for any number of a fixed width.
 
-An int plus a numpy number is a numpy number, which may wrap at its width without a word. An int as
-large as this fits into none, so that numpy raises and `Counter.add` then adds a plain int. To look
-at the type of each number would make an add a fifth slower.
+An int plus a number of a fixed width is of that width, and may wrap at it without a word. An int as
+large as this fits into none, so that the sum is refused, and `Counter.add` then adds a plain int.
+To look at the type of each number would make an add a fifth slower.
 """
 
 

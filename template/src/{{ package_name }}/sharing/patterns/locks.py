@@ -497,9 +497,8 @@ class _Copies:
         # so `end` can see whether there still is one.
         # While there is a buffer of a memoryview, garbage collection must not clear that: Python
         # below 3.12.7 would crash (python/cpython#77894). So something else refers to both of them.
-        sources = *self._numbers, *map(pickle.PickleBuffer, self._numbers)
-        self._held = weakref.finalize(self, len, sources)
-        one, other = sources[2:]
+        one, other = map(pickle.PickleBuffer, self._numbers)
+        self._held = weakref.finalize(self, len, (*self._numbers, one, other))
         self._sides = (
             (second, first, self._numbers[1], other),
             (first, second, self._numbers[0], one),

@@ -109,29 +109,31 @@ class Channel:
     def receive(self) -> Frame | None:
         """Worker: wait for a frame; None when the parent is gone."""
         while True:
-            frame = self._next_frame()
-            if frame is not None:
+            if self._incoming and (frame := self._next_frame()) is not None:
                 return frame
             data = os.read(self.reader, _READ)
             if not data:
                 return None
+            if not self._incoming and (frame := _whole(data)) is not None:
+                return frame
             self._incoming += data
 
-    def post(self, parts: list[bytes]) -> None:
-        """Parent: send a frame, as far as it goes now; `flush` sends the rest."""
+    def post(self, parts: list[bytes]) -> bool:
+        """Parent: send a frame, as far as it goes now; whether `flush` has to send the rest."""
         if not self._outgoing and len(parts) == 1:
+            part = parts[0]
             try:
-                sent = _write(self.writer, parts[0])
+                sent = _write(self.writer, part)
             except OSError:  # `flush` sees what is the matter
                 sent = 0
-            if sent == len(parts[0]):
-                return
-            parts = [parts[0][sent:]]
+            if sent == len(part):
+                return False
+            parts = [part[sent:]]
         self._outgoing += map(memoryview, parts)
-        self.flush()
+        return self.flush()
 
-    def flush(self) -> None:
-        """Parent: send what is waiting, as far as it goes now."""
+    def flush(self) -> bool:
+        """Parent: send what is waiting, as far as it goes now; whether there is still something."""
         try:
             while self._outgoing:
                 part = self._outgoing[0]
@@ -144,10 +146,6 @@ class Channel:
             pass
         except OSError:  # the worker is gone, and reading says so
             self._outgoing.clear()
-
-    @property
-    def is_sending(self) -> bool:
-        """Parent: whether something is waiting to be sent."""
         return bool(self._outgoing)
 
     def drain(self) -> list[Frame]:

@@ -36,7 +36,7 @@ from ..crew import CrewEvent, Died, Logged, Sighting
 from ..desk import CHUNK, LINE, SINCE, STOP, Task, place_in
 from ..driver import GRACE, Driver
 from ..engine import Engine, available_cores
-from ..events import Answered, GaveBack, Ready, Unreadable
+from ..events import Answered, GaveBack, Ready, Unreadable, made
 from ..failure import Failure
 from ..runs import Settings, Sizes
 from ..setup import levels_of_loggers, unfit_field
@@ -270,18 +270,17 @@ class ProcessCrew:
         body, _, apart = chunk.packed
         timed = run.settings.timeout is not None
         where = chunk.start, chunk.stop, apart, run.careful
-        task = Task(chunk_id, run.number, chunk.first, timed, left, *where, job)
-        self._post(member, pack(task, body))
+        task = made(Task, (chunk_id, run.number, chunk.first, timed, left, *where, job))
+        writes = member.channel.post(pack(task, body))
+        if writes != member.writes:
+            self._wait_to_write(member, writes)
 
-    def _post(self, member: _Worker, parts: list[bytes]) -> None:
-        channel = member.channel
-        channel.post(parts)
-        if channel.is_sending != member.writes:
-            member.writes = channel.is_sending
-            if member.writes:
-                self._watch(member.channel.writer, member, select.POLLOUT)
-            else:
-                self._unwatch(member.channel.writer)
+    def _wait_to_write(self, member: _Worker, writes: bool) -> None:
+        member.writes = writes
+        if writes:
+            self._watch(member.channel.writer, member, select.POLLOUT)
+        else:
+            self._unwatch(member.channel.writer)
 
     def stop(self, slot: int) -> None:
         if (member := self._team.get(slot)) is not None:
@@ -322,7 +321,7 @@ class ProcessCrew:
             elif descriptor == member.channel.reader:
                 self._hear(member, came)
             elif descriptor == member.channel.writer:
-                self._post(member, [])
+                self._wait_to_write(member, member.channel.flush())
             else:
                 self._bury(member, came)
         if self._started:
@@ -351,7 +350,7 @@ class ProcessCrew:
         message, body = frame
         if isinstance(message, Done):
             member.chunk = NO_CHUNK
-            came.append(Answered(member.slot, *message, body))
+            came.append(made(Answered, (member.slot, *message, body)))
         elif isinstance(message, Gave):
             came.append(GaveBack(member.slot, *message))
         elif isinstance(message, Unread):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ..chunks import ChunkId
 from ..desk import Task
+from ..events import made
 from ..failure import Failure
 
 
@@ -69,5 +70,4 @@ def to_wire(message: Message) -> tuple[object, ...]:
 
 def from_wire(number: int, *fields: Any) -> Message:
     """The message that was sent."""
-    # Not through the class's own `__new__`, in Python, which takes longer than unpickling it.
-    return tuple.__new__(KINDS[number], fields)
+    return made(KINDS[number], fields)
