@@ -51,10 +51,14 @@ class Signs:
 
     def give(self, name: str) -> None:
         """Let those go on who wait for this."""
-        (self.folder / name).touch()
+        self.note(name)
 
     def given(self, name: str) -> bool:
-        return (self.folder / name).exists()
+        """Whether it is there, and what there is to read in it."""
+        try:
+            return (self.folder / name).stat().st_size > 0
+        except FileNotFoundError:
+            return False
 
     def wait(self, name: str, limit: float = LIMIT) -> None:
         """Wait until it is given."""
@@ -70,6 +74,7 @@ class Signs:
             (self.folder / name).touch(exist_ok=False)
         except FileExistsError:
             return False
+        self.note(name)
         return True
 
     def note(self, name: str, text: object = "") -> None:

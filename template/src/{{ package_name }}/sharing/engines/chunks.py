@@ -17,6 +17,10 @@ ChunkId = NewType("ChunkId", int)
 
 NO_CHUNK = ChunkId(0)
 
+made = tuple.__new__
+"""Makes a named tuple of its fields in a third of the time that its class takes, which does so by a
+function in Python. For those that each chunk has: events, commands, messages."""
+
 
 class Phase(IntEnum):
     """How far a worker is in a chunk."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from ..patterns.base import patterns_by_field
-from .chunks import NO_CHUNK, UNBEGUN, ChunkId, Phase, Place
+from .chunks import NO_CHUNK, UNBEGUN, ChunkId, Phase, Place, made
 from .failure import Failure, describe
 
 # The words of a worker, a cache line for each worker. They tell the parent which item to blame when
@@ -199,7 +199,7 @@ class Desk:
                 continue
             if delta is not None:
                 deltas[place] = delta
-        return Answer(ended, elapsed, deltas, refused, apart, body)
+        return made(Answer, (ended, elapsed, deltas, refused, apart, body))
 
     def _run(self, job: Job, waiting: Iterator[object], timed: bool, careful: bool) -> Ran:
         line, state = self._line, self.state

@@ -294,7 +294,8 @@ class Driver(Engine[S]):
         is_interrupted = False
         try:
             while True:
-                self._see_that_it_is_open(pump)
+                if pump.error is not None or not self._is_open or self._forks != _forks:
+                    self._see_that_it_is_open(pump)
                 if self._signals.interrupted:
                     self._signals.goes_on()
                 if source.has_orders:

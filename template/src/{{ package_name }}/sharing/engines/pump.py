@@ -29,7 +29,7 @@ from functools import partial
 from ..errors import SharingError
 from ..patterns.base import Pattern
 from . import events as e
-from .chunks import NO_CHUNK, Chunk, ChunkId, Phase, Piece, Place
+from .chunks import NO_CHUNK, Chunk, ChunkId, Phase, Piece, Place, made
 from .crew import Crew, Died, Logged
 from .runs import Run
 from .scheduler import Scheduler
@@ -315,7 +315,7 @@ class Pump:
 
     def passed(self, run: Run, piece: Piece) -> None:
         """The reader of a map has gone through a piece."""
-        self._inbox.append(e.made(e.Passed, (run, len(piece.items), piece.nbytes)))
+        self._inbox.append(made(e.Passed, (run, len(piece.items), piece.nbytes)))
         if self._asleep and run.is_held_up:
             self._crew.wake()
 
@@ -343,9 +343,8 @@ class Pump:
             left = TICK if end is None else min(TICK, end - time.monotonic())
             if left <= 0:
                 return
-            if not self._signals.may_be_inside() or not self._turn_if_free(
-                waiter, lambda: self._turn_for(waiter, end)
-            ):
+            turn = partial(self._turn_for, waiter, end)
+            if not (self._signals.may_be_inside() and self._turn_if_free(waiter, turn)):
                 self._follow(waiter, left)
             if waiter.holds_back:
                 waiter.bring()
@@ -437,11 +436,11 @@ class Pump:
         while inbox:
             events.append(inbox.popleft())
         for event in came:
-            if isinstance(event, Died):
+            if type(event) is Died:
                 self._handle(*events)
                 events.clear()
                 self._bury(event)
-            elif isinstance(event, Logged):
+            elif type(event) is Logged:
                 self._log(event)
             else:
                 events.append(event)

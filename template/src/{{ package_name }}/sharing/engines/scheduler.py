@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import events as e
-from .chunks import NO_CHUNK, Chunk, ChunkId, Piece, Place, Why
+from .chunks import NO_CHUNK, Chunk, ChunkId, Piece, Place, Why, made
 from .lifecycles import ENGINE, MEMBER, EngineState, IllegalMove, MemberState, RunState
 from .runs import SMALL, Run
 from .verdict import verdict
@@ -224,7 +224,7 @@ class Scheduler:
         if ready:
             for one in ready:
                 run.delivered += len(one.items)
-            self._commands.append(e.made(e.Deliver, (run, ready)))
+            self._commands.append(made(e.Deliver, (run, ready)))
 
     def _fail(self, chunk: Chunk, why: Why) -> None:
         self._shelve(chunk.run, Piece(chunk.first, chunk.items, chunk.nbytes, failures={0: why}))
@@ -258,30 +258,31 @@ class Scheduler:
         member.expected = 0
 
     def _answered(self, event: e.Answered) -> None:
-        chunk = self._release(event.slot, event.id)
-        run, ended, body = chunk.run, event.ended, event.body
+        slot, chunk_id, ended, elapsed, deltas, refused, apart, body = event
+        chunk = self._release(slot, chunk_id)
+        run = chunk.run
         if ended < len(chunk.items):
             run.put_back(chunk.cut(ended))
-        nbytes = chunk.nbytes
-        if event.refused is not None and ended > 1:
+        if refused is not None and ended > 1:
             # One of these items has done what can't be kept: which, their halves will say.
-            self._commands.append(e.Undo(event.slot, event.id))
+            self._commands.append(e.Undo(slot, chunk_id))
             for part in chunk.parts(2, ended=True):
                 run.put_back(part)
             return
-        if event.deltas:
-            self._commands.append(e.Apply(event.slot, event.deltas))
+        if deltas:
+            self._commands.append(e.Apply(slot, deltas))
         if not ended:
             return
-        run.reply = len(body) / ended
+        length = len(body)
+        nbytes = chunk.nbytes + length
+        run.reply = length / ended
         if run.sizer.learns:
-            run.sizer.learn(ended, event.elapsed, len(body) + nbytes)
-        if event.refused is not None:
-            failures = {0: Why("JobFailed", event.refused)}
-            self._shelve(run, Piece(chunk.first, chunk.items, nbytes, failures=failures))
+            run.sizer.learn(ended, elapsed, nbytes)
+        if refused is not None:
+            failures = {0: Why("JobFailed", refused)}
+            self._shelve(run, Piece(chunk.first, chunk.items, chunk.nbytes, failures=failures))
         else:
-            size = nbytes + len(body)
-            self._shelve(run, Piece(chunk.first, chunk.items, size, body, event.apart))
+            self._shelve(run, Piece(chunk.first, chunk.items, nbytes, body, apart))
 
     def _gave_back(self, event: e.GaveBack) -> None:
         member = self.team[event.slot]
@@ -432,7 +433,7 @@ class Scheduler:
         member.expected = run.cost(chunk)
         run.out += 1
         run.expected += member.expected
-        self._commands.append(e.made(e.Send, (member.slot, member.id, chunk)))
+        self._commands.append(made(e.Send, (member.slot, member.id, chunk)))
 
     def _ask_for_more(self, run: Run) -> None:
         """Have the source bring what is wanted now, and what will be wanted next."""

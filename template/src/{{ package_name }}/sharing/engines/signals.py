@@ -48,6 +48,7 @@ class Signals:
         self.interrupted = False
         self.hurried = False
         self._main = threading.main_thread().ident
+        self._ours = self._on_signal  # one object, to be known again
 
     def take(self) -> None:
         """Set the handlers, if this is the thread that may; SIGTERM, too, becomes an exception."""
@@ -56,7 +57,7 @@ class Signals:
         for number in NUMBERS:
             handler = signal.getsignal(number)
             if handler == signal.SIG_DFL or callable(handler):
-                self._before[number] = signal.signal(number, self._on_signal)
+                self._before[number] = signal.signal(number, self._ours)
 
     def give_back(self) -> None:
         """Set those again that were there, unless the program has set others since.
@@ -67,18 +68,17 @@ class Signals:
         if threading.get_ident() != self._main:
             return
         for number, handler in self._before.items():
-            if signal.getsignal(number) == self._on_signal:
+            if signal.getsignal(number) is self._ours:
                 signal.signal(number, handler)
 
     def may_be_inside(self) -> bool:
         """Whether this thread can be inside the engine without an exception of a handler."""
         if threading.get_ident() != self._main:
             return True
-        before, ours = self._before, self._on_signal
-        for number in before:
-            if _handler_of(number) != ours:
+        for number in self._before:
+            if _handler_of(number) is not self._ours:
                 return False
-        return bool(before)
+        return bool(self._before)
 
     def enter(self, wake: Callable[[], None]) -> bool:
         """Inside the engine: put them off, and have a thread woken that waits; for `leave`."""

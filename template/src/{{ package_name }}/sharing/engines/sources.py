@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
 from typing import Any
 
-from .chunks import Chunk, Packed, Piece, Why
+from .chunks import Chunk, Packed, Piece, Why, made
 from .events import Event, Fetched, Repacked
 from .failure import describe
 from .runs import SMALL, Run
@@ -68,7 +68,8 @@ def pack(
     """
     if like is None:
         try:
-            return [Chunk(run, first, items, Packed(dumps(items), len(items)))], []
+            packed = made(Packed, (dumps(items), len(items), False))
+            return [Chunk(run, first, items, packed)], []
         except Exception:
             pass
     chunks: list[Chunk] = []

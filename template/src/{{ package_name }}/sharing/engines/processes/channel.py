@@ -22,6 +22,7 @@ from ...machine import lifeline
 from .messages import Message, from_wire, to_wire
 
 _LENGTHS = struct.Struct("<QI")
+_START = _LENGTHS.size
 _PIPE = 1 << 20
 """Bytes that a pipe is to hold, where the system lets it: what fits in is written without waiting
 for the other side. A pipe of Linux holds 64 KiB by itself, and a large chunk takes many turns."""
@@ -52,8 +53,9 @@ def two_pipes() -> tuple[Ends, Ends]:
 def pack(message: Message, body: bytes = b"") -> list[bytes]:
     """The parts of a frame."""
     packed = pickle.dumps(to_wire(message), protocol=5)
-    lengths = _LENGTHS.pack(len(packed) + len(body), len(packed))
-    return [lengths + packed, body] if len(body) > _READ else [lengths + packed + body]
+    head, length = len(packed), len(body)
+    lengths = _LENGTHS.pack(head + length, head)
+    return [lengths + packed, body] if length > _READ else [lengths + packed + body]
 
 
 def _write(end: int, data: bytes | memoryview) -> int:
@@ -65,13 +67,14 @@ def _write(end: int, data: bytes | memoryview) -> int:
 
 def _whole(data: bytes) -> Frame | None:
     """The frame, if the data are exactly one; else None."""
-    if len(data) < _LENGTHS.size:
+    if len(data) < _START:
         return None
     length, head = _LENGTHS.unpack_from(data)
-    if len(data) != _LENGTHS.size + length:
+    if len(data) != _START + length:
         return None
-    body = memoryview(data)[_LENGTHS.size :]
-    return from_wire(*pickle.loads(body[:head])), body[head:]
+    whole = memoryview(data)
+    head += _START
+    return from_wire(*pickle.loads(whole[_START:head])), whole[head:]
 
 
 class Channel:
@@ -173,12 +176,12 @@ class Channel:
 
     def _next_frame(self) -> Frame | None:
         incoming = self._incoming
-        if len(incoming) < _LENGTHS.size:
+        if len(incoming) < _START:
             return None
         length, head = _LENGTHS.unpack_from(incoming)
-        end = _LENGTHS.size + length
+        end = _START + length
         if len(incoming) < end:
             return None
-        whole = memoryview(bytes(memoryview(incoming)[_LENGTHS.size : end]))
+        whole = memoryview(bytes(memoryview(incoming)[_START:end]))
         del incoming[:end]
         return from_wire(*pickle.loads(whole[:head])), whole[head:]

@@ -31,12 +31,12 @@ from ...machine.memory import Words
 from ...machine.parcel import Parcel, Unfit
 from ...machine.primitives import EVERY_SECTION
 from ...patterns.base import Pattern, travelling
-from ..chunks import NO_CHUNK, UNBEGUN, Chunk, ChunkId, Place
+from ..chunks import NO_CHUNK, UNBEGUN, Chunk, ChunkId, Place, made
 from ..crew import CrewEvent, Died, Logged, Sighting
 from ..desk import CHUNK, LINE, SINCE, STOP, Task, place_in
 from ..driver import GRACE, Driver
 from ..engine import Engine, available_cores
-from ..events import Answered, GaveBack, Ready, Unreadable, made
+from ..events import Answered, GaveBack, Ready, Unreadable
 from ..failure import Failure
 from ..runs import Settings, Sizes
 from ..setup import levels_of_loggers, unfit_field

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from ..chunks import ChunkId
+from ..chunks import ChunkId, made
 from ..desk import Task
-from ..events import made
 from ..failure import Failure
 
 

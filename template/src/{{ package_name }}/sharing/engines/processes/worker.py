@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...machine.memory import Words
 from ...machine.parcel import Parcel
-from ..chunks import ChunkId
+from ..chunks import ChunkId, made
 from ..desk import LINE, Desk, Job, Task
 from ..failure import describe
 from .channel import Channel, Ends, pack
@@ -110,7 +110,8 @@ class _Loop:
             self._channel.send(pack(Unread(task.chunk, describe(error))))
             return
         answer = desk.work(task, self._job[1], items)
-        parts = pack(Done(task.chunk, *answer[:-1]), answer.body)
+        *about, answer_body = answer
+        parts = pack(made(Done, (task.chunk, *about)), answer_body)
         desk.sends()
         try:
             self._channel.send(parts)
