@@ -13,7 +13,7 @@ from matrix import ENGINE_SETS
 from rendering import IGNORED, PATTERNS, ROOT, SETS, command, name_of
 
 #: How often `Any` may stand in `sharing/`. It goes down only.
-MOST = 86
+MOST = 79
 
 
 @pytest.fixture(scope="session")

@@ -196,7 +196,7 @@ class Map:
         """The next items."""
         start = self.brought
         self.brought += count
-        items = list(range(start, start + count))
+        items: list[object] = list(range(start, start + count))
         if self.unfit and not self.unfit.isdisjoint(items):
             for n in self.unfit.intersection(items):
                 self.failed[n] = "JobFailed"

@@ -65,7 +65,7 @@ def chunk_of(shape: str, *, retries: int = 2) -> chunks.Chunk:
     settings = runs.Settings("job", retries=retries, timeout=1.5)
     run = runs.Run(1, settings, b"", runs.Sizer(settings, 2, SIZES), runs.Shelf(ordered=True))
     start = count - length
-    items = list(range(FIRST, FIRST + length))
+    items: list[object] = list(range(FIRST, FIRST + length))
     body = pickle.dumps([None] * start + items)
     return chunks.Chunk(run, FIRST, items, chunks.Packed(body, count, apart), start)
 

@@ -83,7 +83,7 @@ class Chunk:
 
     run: Run
     first: int
-    items: list[Any]
+    items: list[object]
     packed: Packed
     start: int = 0
     died: int = 0

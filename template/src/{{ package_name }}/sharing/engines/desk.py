@@ -7,7 +7,7 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from ..patterns.base import patterns_by_field
 from .chunks import NO_CHUNK, UNBEGUN, ChunkId, Phase, Place, made
@@ -171,7 +171,7 @@ class Desk:
         """Note that the answer could not be sent, and is packed anew."""
         self._line[PHASE] = Phase.PACKING
 
-    def work(self, task: Task, job: Job, items: list[Any]) -> Answer:
+    def work(self, task: Task, job: Job, items: list[object]) -> Answer:
         """Run the job on the items of a chunk that `begins`, and collect what is to ride back."""
         self.origin = task.run, task.first
         for place, pattern in enumerate(self.patterns):
@@ -253,13 +253,14 @@ class Desk:
                 self._keep(result, results, failures)
         return results, failures, True
 
-    def _run_apart(self, job: Job, waiting: Iterator[bytes], timed: bool, careful: bool) -> Ran:
+    def _run_apart(self, job: Job, waiting: Iterator[object], timed: bool, careful: bool) -> Ran:
         """Unpickle, run and pickle one item after the other, so that each goes wrong alone."""
         line, state = self._line, self.state
         results: list[object] = []
         failures: dict[int, Failure] = {}
         for line[ITEM], body in self._timed(waiting) if timed else enumerate(waiting):
             try:
+                assert isinstance(body, bytes)
                 item = pickle.loads(body)
             except BaseException as error:
                 kind, text, trace = describe(error)

@@ -436,11 +436,11 @@ class Pump:
         while inbox:
             events.append(inbox.popleft())
         for event in came:
-            if type(event) is Died:
+            if isinstance(event, Died):
                 self._handle(*events)
                 events.clear()
                 self._bury(event)
-            elif type(event) is Logged:
+            elif isinstance(event, Logged):
                 self._log(event)
             else:
                 events.append(event)

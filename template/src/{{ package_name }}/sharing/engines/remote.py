@@ -27,7 +27,7 @@ import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import cloudpickle
 
@@ -232,7 +232,7 @@ class _Unpickler(pickle.Unpickler):
         super().__init__(io.BytesIO(site.state))
         self._handles = site.handles
 
-    def persistent_load(self, number: int) -> Any:
+    def persistent_load(self, number: int) -> object:
         return self._handles[number]
 
 

@@ -17,7 +17,6 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from . import events as e
 from .chunks import NO_CHUNK, Chunk, ChunkId, Piece, Place, Why, made
@@ -81,7 +80,7 @@ class Scheduler:
         self._has_changed = False
         self._ids = itertools.count(1)
         self._commands: list[e.Command] = []
-        self._handlers: dict[type, Callable[[Any], None]] = {
+        self._handlers: dict[type[e.Event], Callable[..., None]] = {
             e.Began: self._began,
             e.Fetched: self._fetched,
             e.Repacked: self._repacked,

@@ -1,6 +1,6 @@
 """Where the items of a map come from: read, packed and brought, in a thread that may wait.
 
-Lists, tuples and ranges are read by whoever reads the map, since that never takes long. Any other
+Lists, tuples and ranges are read by whoever reads the map, since that never takes long. Another
 iterable may block, so a thread of the map's own reads it, one item at a time:
 
     Fetch ─▶ orders ─▶ the thread: next(), next(), … ─▶ pack ─▶ Fetched
@@ -20,7 +20,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from itertools import islice
-from typing import Any
 
 from .chunks import Chunk, Packed, Piece, Why, made
 from .events import Event, Fetched, Repacked
@@ -55,7 +54,7 @@ def never_blocks(items: Iterable[object]) -> bool:
 
 
 def pack(
-    run: Run, first: int, items: list[Any], dumps: Dumps, like: Chunk | None = None
+    run: Run, first: int, items: list[object], dumps: Dumps, like: Chunk | None = None
 ) -> tuple[list[Chunk], list[Piece]]:
     """Chunks of these items, and what can't be pickled of them.
 

@@ -6,7 +6,7 @@ what it says itself.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..chunks import ChunkId, made
 from ..desk import Task
@@ -67,6 +67,6 @@ def to_wire(message: Message) -> tuple[object, ...]:
     return _NUMBERS[type(message)], *message
 
 
-def from_wire(number: int, *fields: Any) -> Message:
+def from_wire(number: int, *fields: object) -> Message:
     """The message that was sent."""
     return made(KINDS[number], fields)
