@@ -38,8 +38,15 @@ START_METHODS = ("spawn", "forkserver", "fork")
 ENGINE_TESTS = (
     *("children", "closed", "interrupts", "threads"),
     *("starts", "salvage", "driven_by_itself", "verdict"),
-    *("items_end", "scheduler", "bounds"),
+    *("items_end", "scheduler", "bounds", "processes"),
 )
+#: The tests of one pattern, which find the same whatever else there is.
+PATTERN_TESTS = {
+    "counter": ("counter", "counter_log"),
+    "cache": ("cache",),
+    "arrays": ("arrays",),
+    "locks": ("locks",),
+}
 #: Made up for the scheduler in the project that runs everything.
 EVENTS = 1_000_000
 Count = Callable[[str, object], None]
@@ -122,7 +129,14 @@ def test_each_file_of_tests_runs_where_it_finds_something() -> None:
             assert set(PATTERNS) in here
             for pattern in PATTERNS:
                 assert any(pattern not in patterns for patterns in here), (test, pattern)
-        assert set().union(*ran.values()) == {*ENGINE_TESTS, "chaos"}
+        for pattern, tests in PATTERN_TESTS.items():
+            there = [one for one in ran if pattern in one.patterns and ran[one].isdisjoint(tests)]
+            assert {one.python for one in there} == set(PYTHONS)
+            sizes = [len(one.patterns) for one in there if one.python == full]
+            # Alone, with all, and with some others.
+            assert {1, len(PATTERNS)} < set(sizes), pattern
+        of_patterns = {test for tests in PATTERN_TESTS.values() for test in tests}
+        assert set().union(*ran.values()) == {*ENGINE_TESTS, "chaos", *of_patterns}
 
 
 def test_it_is_as_the_answers_say(
@@ -204,7 +218,8 @@ def part_of_tests(variant: Variant, full: str) -> list[str]:
     faults on purpose; of two or three patterns at once, the storm, too. What an engine does by
     itself is the same in each project, so its tests run in two that have one pattern, of which
     at least one misses whatever a test might need. On every other Python, the largest set has
-    them, under one start method.
+    them, under one start method. The tests of a pattern run where it is alone, with all others,
+    and with the one behind it.
     """
     if len(variant.patterns) == len(PATTERNS):
         return [f"--events={EVENTS}"]
@@ -212,11 +227,15 @@ def part_of_tests(variant: Variant, full: str) -> list[str]:
     method = START_METHODS[beside.index(variant) % len(START_METHODS)]
     options = [f"--start-method={method}", "-k", "not goes_red"]
     out = set() if len(variant.patterns) == 1 else {"chaos"}
+    names = list(PATTERNS)
     if variant.python != full:
         largest = max(beside, key=lambda one: len(one.patterns))
         out |= set() if variant == largest else set(ENGINE_TESTS)
     else:
-        names = list(PATTERNS)
+        for place, name in enumerate(names):
+            beside = {name, names[(place + 1) % len(names)]}
+            if name in variant.patterns and not {name} <= set(variant.patterns) <= beside:
+                out |= set(PATTERN_TESTS[name])
         out |= {
             test
             for place, test in enumerate(ENGINE_TESTS)

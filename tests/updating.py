@@ -119,6 +119,7 @@ class Workshop:
             source = str(self.versions)
             copier.run_copy(source, master, data, defaults=True, quiet=True, vcs_ref=version)
             commit(master)
+            git(master, "gc", "--quiet")  # one file instead of one an object, in each copy
         self.number += 1
         path = path or self.folder / f"project{self.number}"
         return Path(shutil.copytree(master, path, symlinks=True))
