@@ -238,8 +238,9 @@ def kill_anything(session: nox.Session, *options: str) -> None:
     session.env["PYTHONPATH"] = os.pathsep.join(map(str, folders))
     session.chdir(project)
     beside = ("-p", "accounting", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile")
-    beside = (*beside, basetemp(session))
-    session.run("pytest", "tests/chaos", "-q", *beside, *options, *session.posargs)
+    session.run(
+        "pytest", "tests/chaos", "-q", basetemp(session), *beside, *options, *session.posargs
+    )
 
 
 @nox.session

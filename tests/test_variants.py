@@ -233,8 +233,8 @@ def part_of_tests(variant: Variant, full: str) -> list[str]:
         out |= set() if variant == largest else set(ENGINE_TESTS)
     else:
         for place, name in enumerate(names):
-            beside = {name, names[(place + 1) % len(names)]}
-            if name in variant.patterns and not {name} <= set(variant.patterns) <= beside:
+            pair = {name, names[(place + 1) % len(names)]}
+            if name in variant.patterns and not set(variant.patterns) <= pair:
                 out |= set(PATTERN_TESTS[name])
         out |= {
             test

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -267,6 +268,42 @@ class BadToRebuild:
 
     def __reduce__(self) -> Any:
         return rebuild_in_parent, (self.number,)
+
+
+def leave_in_parent(name: str) -> None:
+    raise {"SystemExit": SystemExit, "GeneratorExit": GeneratorExit}[name](3)
+
+
+class EndsWhenRebuilt:
+    """A result that raises what would end a program, or a generator, when it is unpickled."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self) -> Any:
+        return leave_in_parent, (self.name,)
+
+
+def answer_with_an_end(item: tuple[int, str], state: State) -> Any:
+    """The number of an item; of the third one, a result that ends something."""
+    number, name = item
+    return EndsWhenRebuilt(name) if number == 3 else number
+
+
+def fork_and_come_back(item: tuple[int, str], state: State) -> int:
+    """Count the item; of the third one a child is forked, which leaves the job as it is told."""
+    number, how = item
+    _add(state)
+    if number == 3:
+        child = os.fork()
+        if not child and how == "exits":
+            sys.exit(0)
+        if not child and how == "raises":
+            raise LookupError("in the child")
+        if not child:
+            return -number
+        os.waitpid(child, 0)
+    return number
 
 
 def _deep(levels: int) -> list[Any]:

@@ -2,12 +2,13 @@
 
 import contextlib
 import itertools
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from driven_jobs import Item, State, double, wait_to_go
+from driven_jobs import Item, State, do_as_told, double, wait_to_go
 from in_threads import SOON, start
 from signs import Signs, wait_until
 from under_test import sharing
@@ -290,3 +291,86 @@ def test_signals_are_as_before_when_a_thread_has_closed_it() -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+# All that belongs to it has ended when it has closed
+
+
+def test_each_thread_that_closes_it_returns_when_it_is_closed(
+    start_method: str, signs: Signs
+) -> None:
+    engine = opened(start_method)
+    engine.__enter__()
+    reader = start(next, engine.map(wait_to_go, [Item(signs, 0)]))
+    signs.wait("begun")
+    closers = [start(engine.__exit__, None, None, None) for _ in range(3)]
+    assert not any(closer.done() for closer in closers)
+    signs.give("go")
+    for closer in closers:
+        closer.result(SOON)
+        # All have ended who use the state: it may be opened again.
+        with sharing.open_engine(engine.state, workers=1, start_method=start_method) as another:
+            assert list(another.map(double, [1])) == [2]
+    with contextlib.suppress(sharing.SharingError):
+        reader.result(SOON)
+
+
+def test_no_source_is_read_on_whose_map_is_kept() -> None:
+    before = set(threading.enumerate())
+    with opened("fork") as engine:
+        results = [engine.map(double, (n for n in itertools.count())) for _ in range(3)]
+        assert [next(one) for one in results] == [0, 0, 0]
+    wait_until(lambda: set(threading.enumerate()) <= before)
+    for one in results:
+        read_till_told(one)
+
+
+def test_a_handler_of_the_log_that_closes_it_leaves_no_thread(signs: Signs) -> None:
+    before = set(threading.enumerate())
+
+    class Closes(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            engine.__exit__(None, None, None)
+
+    logger, handler = logging.getLogger("tests.driven"), Closes()
+    logger.addHandler(handler)
+    try:
+        with opened("spawn") as engine:
+            results = engine.map(do_as_told, (Item(signs, n, "logs") for n in itertools.count()))
+            read_till_told(results)
+    finally:
+        logger.removeHandler(handler)
+    wait_until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_source_that_closes_its_own_map() -> None:
+    with opened("fork") as engine:
+
+        def source() -> Iterator[int]:
+            yield 1
+            yield 2
+            results.close()
+            yield 3
+
+        for own_thread in (True, False):
+            results = engine.map(double, source(), source_thread=own_thread, chunk_size=1)
+            read_till_told(results)
+        assert list(engine.map(double, [4])) == [8]
+
+
+def test_a_source_that_reads_its_own_map() -> None:
+    """Were the error that it gets all there is, the map would look complete."""
+    with opened("fork") as engine:
+
+        def source() -> Iterator[int]:
+            yield 1
+            yield 2
+            with contextlib.suppress(sharing.SharingError):
+                next(results)
+            yield 3
+            yield 4
+
+        for ordered in (True, False):
+            results = engine.map(double, source(), source_thread=False, ordered=ordered)
+            read_till_told(iter(results))
+        assert list(engine.map(double, [4])) == [8]

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import scripts
-from driven_jobs import State, double
+from driven_jobs import Item, State, do_as_told, double
+from in_threads import start
 from needs import needs
-from signs import Signs
+from signs import Signs, wait_until
 from under_test import sharing
 
 if TYPE_CHECKING:
@@ -175,6 +176,77 @@ def test_an_interrupt_of_the_main_thread_is_not_the_one_of_a_reader() -> None:
         thread.join(60)
         assert found == [2 * n for n in range(3000)]
         assert caught
+
+
+class TimeIsUp(Exception):
+    """What the program's own handler of SIGALRM raises."""
+
+
+def raise_time_is_up(number: int, frame: object) -> None:
+    raise TimeIsUp
+
+
+@pytest.fixture(params=["before", "while open"])
+def alarm(request: pytest.FixtureRequest) -> Iterator[Callable[[str, Any], None]]:
+    """Sets a handler of SIGUSR1, at one of two times that it is called for."""
+    before = signal.getsignal(signal.SIGUSR1)
+
+    def alarm(moment: str, handler: Any) -> None:
+        if moment == request.param:
+            signal.signal(signal.SIGUSR1, handler)
+
+    yield alarm
+    signal.signal(signal.SIGUSR1, before)
+
+
+def test_what_another_handler_raises_is_raised_once(
+    alarm: Callable[[str, Any], None], start_method: str, signs: Signs
+) -> None:
+    """As the timeout of a program's own does; the engine goes on."""
+    alarm("before", raise_time_is_up)
+    with sharing.open_engine(State(), workers=2, start_method=start_method) as engine:
+        alarm("while open", raise_time_is_up)
+        for _ in range(3):
+            items = [Item(signs, n, "takes a while") for n in range(4)]
+            results = engine.map(do_as_told, items)
+            start(send_when_begun, signs)
+            with pytest.raises(TimeIsUp):
+                list(results)
+            assert list(engine.map(double, range(9))) == [2 * n for n in range(9)]
+
+
+def send_when_begun(signs: Signs) -> None:
+    count = len(signs.notes("tried 0"))
+    wait_until(lambda: len(signs.notes("tried 0")) > count)
+    os.kill(os.getpid(), signal.SIGUSR1)
+
+
+def test_a_handler_that_reads_maps(alarm: Callable[[str, Any], None]) -> None:
+    """Another one, as it likes; the one that is read just now is refused, and none is too short."""
+    found: list[Any] = []
+
+    def handler(number: int, frame: object) -> None:
+        found.append(list(engine.map(double, range(3))))
+        try:
+            found.append(next(results))
+        except sharing.SharingError as error:
+            found.append(error)
+
+    def source() -> Iterator[int]:
+        for n in range(2000):
+            if n == 500:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            yield n
+
+    alarm("before", handler)
+    with sharing.open_engine(State(), workers=2, start_method="fork") as engine:
+        alarm("while open", handler)
+        results = engine.map(double, source(), chunk_size=1)
+        try:
+            assert list(results) == [2 * n for n in range(2000)]
+        except sharing.SharingError:
+            assert isinstance(found[1], sharing.SharingError)
+        assert found[0] == [0, 2, 4]
 
 
 # Under asyncio, and in threads

@@ -14,8 +14,10 @@ from driven_jobs import (
     Item,
     State,
     answer_badly,
+    answer_with_an_end,
     do_as_told,
     double,
+    fork_and_come_back,
     number_of,
 )
 from signs import Signs
@@ -162,7 +164,33 @@ def test_nothing_but_results_that_can_not_be_unpickled(engine: Engine, signs: Si
     assert [len(signs.notes(f"ran {n}")) for n in range(16)] == [1] * 16
 
 
+@pytest.mark.parametrize("name", ["SystemExit", "GeneratorExit"])
+def test_a_result_that_ends_a_program_when_it_is_unpickled(
+    engine: Engine, name: str, chunk_size: int
+) -> None:
+    """Neither does the program end nor the map, as if it were whole."""
+    items = [(n, name) for n in range(12)]
+    outcomes = list(engine.outcomes(answer_with_an_end, items, chunk_size=chunk_size))
+    assert [one.value for one in outcomes] == [None if n == 3 else n for n in range(12)]
+    error = outcomes[3].error
+    assert isinstance(error, sharing.JobFailed)
+    assert error.error_type == name
+    assert list(engine.map(answer_with_an_end, items[:3])) == [0, 1, 2]
+
+
 # The job itself
+
+
+@pytest.mark.parametrize("how", ["returns", "raises", "exits"])
+def test_a_child_that_a_job_forks_and_that_comes_back(
+    engine: Engine, how: str, chunk_size: int
+) -> None:
+    """The worker answers, and nobody else: not with a value of the child, nor twice."""
+    before = engine.state.counted()
+    items = [(n, how) for n in range(12)]
+    assert list(engine.map(fork_and_come_back, items, chunk_size=chunk_size)) == [*range(12)]
+    if before is not None:
+        assert engine.state.counted() == before + len(items)
 
 
 def test_a_job_that_closes_all_descriptors(engine: Engine, signs: Signs, chunk_size: int) -> None:

@@ -8,13 +8,14 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults import assert_red
+from in_threads import SOON, start
 from locks_jobs import (
     TURNS,
     State,
@@ -691,3 +692,36 @@ def test_each_fault_makes_a_test_fail(
     fault: Callable[[], None], test: Callable[..., None], variant: str
 ) -> None:
     assert_red(fault, test, variant)
+
+
+ROUNDS = 10_000
+
+
+@dataclass
+class Both:
+    guarded: sharing.Guarded
+    lock: sharing.Lock
+
+
+def test_threads_that_take_two_locks_one_after_the_other_are_not_refused() -> None:
+    """Whoever has left a section is not taken for its holder, whoever has got it since."""
+    guarded, lock = sharing.Guarded("q", [0]), sharing.Lock()
+    state = Both(guarded, lock)
+
+    def work() -> None:
+        for _ in range(ROUNDS):
+            with state.guarded as numbers:
+                numbers[0] += 1
+            with state.lock:
+                pass
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with sharing.open_engine(state, workers=1, start_method="fork"):
+            threads = [start(work) for _ in range(6)]
+            for one in threads:
+                one.result(SOON)
+    finally:
+        sys.setswitchinterval(before)
+    assert guarded.read()[0] == 6 * ROUNDS

@@ -18,6 +18,7 @@ import leftovers
 import pytest
 from driven_jobs import Item, State, double, give_back, meet, say_what_comes
 from in_threads import SOON, start
+from needs import needs
 from signs import Signs
 from under_test import sharing
 
@@ -511,3 +512,58 @@ def test_as_many_workers_start_as_there_is_work_for(start_method: str, signs: Si
         met = start(list, engine.map(meet, items, chunk_size=1)).result(SOON)
         assert len(set(met)) == count
         assert engine.workers == count
+
+
+# And where nobody closes one
+
+
+LEFT = """
+import contextlib, itertools, sys, threading, time
+from driven_jobs import State, double
+from under_test import sharing
+
+def work():
+    with sharing.open_engine(State(), workers=3, start_method={method!r}) as engine:
+        for value in engine.map(double, itertools.count(), chunk_size=1):
+            if value > 200:
+                print("reads", flush=True)
+                {then}
+
+if __name__ == "__main__":
+    {main}
+"""
+
+
+@pytest.mark.parametrize(
+    ("main", "then"),
+    [
+        ("threading.Thread(target=work, daemon=True).start(); time.sleep(2)", "pass"),
+        ("threading.Thread(target=work, daemon=True).start(); time.sleep(2)", "time.sleep(600)"),
+        ("works = work(); next(works)", "yield"),
+    ],
+    ids=["a thread reads", "a thread has it", "it is left open"],
+)
+def test_a_program_that_ends_with_an_engine_open(
+    start_method: str, tmp_path: Path, main: str, then: str
+) -> None:
+    ran = run(script(tmp_path, LEFT.format(method=start_method, main=main, then=then)))
+    assert ran.out.startswith("reads")
+    assert ran.code == 0
+    assert "atexit" not in ran.err, ran.err
+
+
+@needs("Cache")
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_main_module_without_a_file_whose_state_has_a_server(method: str) -> None:
+    program = f"""
+from dataclasses import dataclass, field
+from under_test import sharing
+@dataclass
+class Mine:
+    cache: sharing.Cache = field(default_factory=sharing.Cache)
+with sharing.open_engine(Mine(), workers=1, start_method={method!r}):
+    pass
+"""
+    ran = run("-", stdin=program)
+    assert "StartFailed" in ran.error
+    assert "put the state and the job into a module" in ran.error

@@ -59,6 +59,9 @@ class ItemTimeout(JobFailed):
 
 def brief(value: object, width: int = 80) -> str:
     """The value as it would be typed, on one line, shortened to ``width`` characters."""
-    text = repr(value[: 2 * width] if isinstance(value, (str, bytes)) else value)
+    try:
+        text = repr(value[: 2 * width] if isinstance(value, (str, bytes)) else value)
+    except Exception:
+        text = f"<a {type(value).__name__}, whose repr can't be had>"
     text = " ".join(text.split())
     return text if len(text) <= width else f"{text[: width - 1]}…"

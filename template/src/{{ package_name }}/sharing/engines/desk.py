@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
+import os
 import pickle
+import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 from ..patterns.base import patterns_by_field
 from .chunks import NO_CHUNK, UNBEGUN, ChunkId, Phase, Place, made
@@ -135,6 +139,7 @@ class Desk:
         self.patterns = patterns_by_field(state)
         self.gives_back: Callable[[ChunkId, int], None] | None = None
         self._running: _Running | None = None  # replaced whole, since a thread reads it
+        self._is_fork = False
         self._dozes = False  # the clock, until a chunk begins
         self._wake = threading.Event()
 
@@ -147,7 +152,17 @@ class Desk:
         """Make the patterns ready for chunks."""
         for pattern in self.patterns:
             pattern.attach(self)
+        own = weakref.ref(self)
+        os.register_at_fork(after_in_child=lambda: _has_forked(own()))
         threading.Thread(target=self._keep_time, name="clock", daemon=True).start()
+
+    def has_forked(self) -> None:
+        """In a process that a job has forked: leave the words and the other items to the worker."""
+        self._is_fork = True
+        self._line = memoryview(bytearray(8 * LINE)).cast("q")
+        if self._running is not None:
+            _, _, items, waiting = self._running
+            del items[len(items) - operator.length_hint(waiting) :]
 
     def detach(self) -> None:
         """No more chunks will come."""
@@ -182,6 +197,8 @@ class Desk:
             self._wake.set()
         run = self._run_apart if task.apart else self._run
         results, failures, apart = run(job, waiting, task.timed, task.careful)
+        if self._is_fork:  # its parent answers, and this was all that the job wanted of it
+            _end_fork(failed=bool(failures))
         self._running = None
         ended = len(results)
         if task.timed:
@@ -336,6 +353,18 @@ class Desk:
                     failures[place] = _unfit(result, error)
                     results[place] = None
             return self._dumps((results, failures), protocol=5)
+
+
+def _has_forked(desk: Desk | None) -> None:
+    if desk is not None:
+        desk.has_forked()
+
+
+def _end_fork(*, failed: bool) -> NoReturn:
+    with contextlib.suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(int(failed))
 
 
 def _unfit(result: object, error: BaseException) -> Failure:

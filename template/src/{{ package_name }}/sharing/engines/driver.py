@@ -39,7 +39,7 @@ from .engine import Engine, Outcome
 from .failure import Failure, describe
 from .pump import Pump, Reader
 from .runs import Run, Settings, Shelf, Sizer, Sizes
-from .salvage import salvage
+from .salvage import UNFIT, salvage
 from .scheduler import Scheduler
 from .signals import Signals
 from .sources import ReadByItself, ReadBySomebody, length_of, never_blocks
@@ -89,6 +89,8 @@ class Driver(Engine[S]):
         self._numbers = itertools.count(1)
         self._beginning = threading.Lock()
         self._closing = threading.Lock()
+        self._closer: int | None = None
+        self._has_shut = threading.Event()
         self._is_open = False
         self._has_opened = False
         self._pid, self._forks = os.getpid(), _forks
@@ -139,7 +141,11 @@ class Driver(Engine[S]):
             interrupt = None
             with self._closing:
                 was_open, self._is_open = self._is_open, False
+                if was_open:
+                    self._closer = threading.get_ident()
             if not was_open:
+                if self._closer not in (None, threading.get_ident()):
+                    self._has_shut.wait()
                 self._signals.give_back()  # another thread has closed it, which could not
                 return
             pump = self._pump
@@ -197,12 +203,18 @@ class Driver(Engine[S]):
             self._crew.close()
             atexit.unregister(self._on_exit)
             self._signals.give_back()
+            self._has_shut.set()
         if raised is not None:
             raise raised
         self._signals.deliver()
 
     def _on_exit(self) -> None:
-        if os.getpid() == self._pid:  # a forked child has nothing to end
+        if os.getpid() != self._pid:  # a forked child has nothing to end
+            return
+        self._is_open = False
+        with self._signals.put_off():
+            if self._pump is not None:
+                self._pump.stop()  # or it would start workers in place of those that end
             self._crew.forsake()
 
     # Maps
@@ -211,13 +223,13 @@ class Driver(Engine[S]):
         self, fn: Callable[[T, S], R], items: Iterable[T], **options: Unpack[MapOptions]
     ) -> Iterator[R]:
         reader = self._begin(fn, items, options)
-        return Values(self._values(reader), partial(self._is_cut_off, reader))
+        return Values(self._values(reader), *self._ends(reader))
 
     def outcomes(
         self, fn: Callable[[T, S], R], items: Iterable[T], **options: Unpack[MapOptions]
     ) -> Iterator[Outcome[T, R]]:
         reader = self._begin(fn, items, options)
-        return Values(self._outcomes(reader), partial(self._is_cut_off, reader))
+        return Values(self._outcomes(reader), *self._ends(reader))
 
     def _begin(
         self, fn: Callable[..., object], items: Iterable[object], options: MapOptions
@@ -304,13 +316,15 @@ class Driver(Engine[S]):
                     if idle:
                         pump.flush()  # workers have something to do while the reader is away
                     piece = mailbox.popleft()
-                    yield _unpacked(run, piece)
+                    yield _unpacked(run, piece, self._signals)
                     pump.passed(run, piece)
                 elif reader.is_finished:
                     break
                 else:
                     pump.wait(reader)
             if not reader.is_whole:
+                if reader.has_left:
+                    raise SharingError("the map was closed while it was read")
                 raise _has_closed()
             if reader.run.error is not None:
                 raise reader.run.error
@@ -331,8 +345,16 @@ class Driver(Engine[S]):
         if self._forks != _forks:
             raise SharingError("a fork of the program reads a map: only the program itself can")
 
+    def _ends(self, reader: Reader) -> tuple[Callable[[], bool], Callable[[], None]]:
+        return partial(self._is_cut_off, reader), partial(self._leave, reader)
+
     def _is_cut_off(self, reader: Reader) -> bool:
         return not (self._is_open or reader.has_left or reader.is_whole)
+
+    def _leave(self, reader: Reader) -> None:
+        """Have a map end that another thread reads just now."""
+        if self._pump is not None and not reader.is_finished:
+            self._pump.leave(reader, wait=False)
 
 
 class _Lists(Iterator[Iterator[R]]):
@@ -342,21 +364,42 @@ class _Lists(Iterator[Iterator[R]]):
     meanwhile takes values along that are left in this one.
     """
 
-    def __init__(self, lists: Generator[list[R]]) -> None:
+    def __init__(self, lists: Generator[list[R]], leave: Callable[[], None]) -> None:
         self._lists = lists
+        self._leave = leave
         self._asking = threading.RLock()
+        self._is_asked = False
+        self._was_asked_inside = False
         self._current: Iterator[R] = iter(())
 
     def __next__(self) -> Iterator[R]:
         with self._asking:
             if not operator.length_hint(self._current):
-                self._current = iter(next(self._lists))
+                self._current = iter(self._next_list())
             return self._current
 
-    def close(self) -> None:
-        with self._asking:
-            self._current = iter(())
+    def _next_list(self) -> list[R]:
+        if self._is_asked:
+            # This ends the iteration that is under way as well, which must not look complete.
+            self._was_asked_inside = True
+            raise _asked_inside()
+        self._is_asked = True
+        try:
+            found = next(self._lists)
+        finally:
+            self._is_asked = False
+        if self._was_asked_inside:
             self._lists.close()
+            raise _asked_inside()
+        return found
+
+    def close(self) -> None:
+        if self._is_asked:
+            self._leave()  # whoever reads it just now is told
+        else:
+            with self._asking:
+                self._current = iter(())
+                self._lists.close()
 
 
 class Values(Iterator[R]):
@@ -368,10 +411,16 @@ class Values(Iterator[R]):
     Args:
         lists: brings them.
         is_cut_off: whether there are more, which will not come any more.
+        leave: has it end when it is closed while another thread reads it.
     """
 
-    def __init__(self, lists: Generator[list[R]], is_cut_off: Callable[[], bool]) -> None:
-        self._lists = _Lists(lists)
+    def __init__(
+        self,
+        lists: Generator[list[R]],
+        is_cut_off: Callable[[], bool],
+        leave: Callable[[], None],
+    ) -> None:
+        self._lists = _Lists(lists, leave)
         self._values: Iterator[R] = chain.from_iterable(self._lists)
         self._is_cut_off = is_cut_off
 
@@ -395,6 +444,12 @@ class Values(Iterator[R]):
 
 def _never() -> bool:
     return False
+
+
+def _asked_inside() -> SharingError:
+    return SharingError(
+        "a map is read by what runs while it is read: its own source, or a handler of a signal"
+    )
 
 
 def _has_closed() -> SharingError:
@@ -444,8 +499,12 @@ def _name_of(fn: Callable[..., object]) -> str:
     return str(getattr(fn, "__name__", brief(fn)))
 
 
-def _unpacked(run: Run, piece: Piece) -> Results:
-    """Results and exceptions, from what has come. This is where the user's code unpickles."""
+def _unpacked(run: Run, piece: Piece, signals: Signals) -> Results:
+    """Results and exceptions, from what has come. This is where the user's code unpickles.
+
+    What that raises is the item's, and does not end this program, nor the map as if it were whole;
+    what a handler of a signal raises meanwhile does.
+    """
     values: list[object] = []
     told: dict[int, Failure] = {}
     why = piece.failures
@@ -459,12 +518,16 @@ def _unpacked(run: Run, piece: Piece) -> Results:
                 if body is not None:
                     try:
                         values[place] = pickle.loads(body)
-                    except Exception as error:
+                    except UNFIT as error:
+                        if signals.interrupted:
+                            raise
                         why[place] = Why("JobFailed", _unreadable(describe(error)))
         else:
             try:
                 values, told = pickle.loads(piece.body)
-            except Exception:
+            except UNFIT:
+                if signals.interrupted:
+                    raise
                 values, told, broken = salvage(piece.body)
                 why = {n: Why("JobFailed", _unreadable(one)) for n, one in broken.items()}
     if not (why or told):

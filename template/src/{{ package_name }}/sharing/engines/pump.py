@@ -278,6 +278,8 @@ class Pump:
         while self._turner != threading.get_ident() and not self._turning.acquire(timeout=LAZY):
             self._crew.wake()
         self._packing.close(FLUSH)
+        for reader in self._readers.values():
+            reader.source.stop()
         for waiter in (*self._waiters, *self._readers.values()):
             waiter.bell.ring()
 
@@ -529,6 +531,8 @@ class Pump:
         reader = self._readers.pop(run.number)
         reader.is_whole = whole
         reader.is_finished = True
+        if not whole:
+            reader.source.stop()
         reader.bell.ring()
 
     def _fail(self, error: BaseException) -> None:

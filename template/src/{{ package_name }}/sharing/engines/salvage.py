@@ -21,6 +21,9 @@ class _Broken:
         self.failure = failure
 
 
+UNFIT = (Exception, SystemExit, GeneratorExit)
+"""What code of the user may raise that unpickles: all but what is an interrupt anywhere."""
+
 _unpickler: Any = vars(pickle)["_Unpickler"]  # the one that is written in Python
 
 
@@ -40,7 +43,7 @@ class _Salvage(_unpickler):  # type: ignore[misc]
         depth = len(self.metastack)
         try:
             super().load_frozenset()
-        except Exception as error:
+        except UNFIT as error:
             self.drop_to_mark(depth)
             self.append(_Broken(describe(error)))
 
@@ -91,7 +94,7 @@ def _careful(code: int, arguments: int) -> None:
             try:
                 plain(self)
                 return
-            except Exception as error:
+            except UNFIT as error:
                 found = _Broken(describe(error))
                 del self.stack[height - arguments :]
         else:
@@ -126,7 +129,7 @@ def _containing(code: int, *, marked: bool, pairs: bool) -> None:
             try:
                 plain(self)
                 return
-            except Exception as error:
+            except UNFIT as error:
                 found = _Broken(describe(error))
         # The items may have been taken off already.
         if marked:

@@ -17,6 +17,13 @@ from types import FrameType
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
+OTHERS = tuple(
+    getattr(signal, name)
+    for name in ("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGHUP", "SIGQUIT")
+    if hasattr(signal, name)
+)
+"""Signals that a program may have a handler for that raises, such as its own timeout."""
+
 Handler = Callable[[int, FrameType | None], object] | int | None
 """What `signal.signal` takes and returns."""
 
@@ -54,9 +61,9 @@ class Signals:
         """Set the handlers, if this is the thread that may; SIGTERM, too, becomes an exception."""
         if threading.get_ident() != self._main:
             return
-        for number in NUMBERS:
+        for number in (*NUMBERS, *OTHERS):
             handler = signal.getsignal(number)
-            if handler == signal.SIG_DFL or callable(handler):
+            if callable(handler) or (number in NUMBERS and handler == signal.SIG_DFL):
                 self._before[number] = signal.signal(number, self._ours)
 
     def give_back(self) -> None:
@@ -75,8 +82,13 @@ class Signals:
         """Whether this thread can be inside the engine without an exception of a handler."""
         if threading.get_ident() != self._main:
             return True
+        ours = self._ours
         for number in self._before:
-            if _handler_of(number) is not self._ours:
+            if _handler_of(number) is not ours:
+                return False
+        for number in OTHERS:  # one that was set since is not put off
+            handler = _handler_of(number)
+            if handler is not ours and callable(handler):
                 return False
         return bool(self._before)
 
@@ -138,7 +150,8 @@ class Signals:
                 signal.signal(number, handler)
                 signal.raise_signal(number)
             return
-        self.hurried |= self.interrupted or bool(self._pending)
+        if number in NUMBERS:
+            self.hurried |= self.interrupted or bool(self._pending)
         if self._inside or _is_swallowed(frame):
             self._pending.append((number, frame))
             for wake in self._wakers:

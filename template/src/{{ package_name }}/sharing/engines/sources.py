@@ -183,6 +183,9 @@ class ReadBySomebody:
             before = now
         return True
 
+    def stop(self) -> None:
+        """Nothing is fetched any more."""
+
     def give_up(self) -> None:
         """Nobody wants more of it."""
         self._orders.clear()
@@ -294,10 +297,14 @@ class ReadByItself:
             before = now
         return True
 
-    def give_up(self) -> None:
-        """Nobody wants more of it. Waits a little for the item that it is reading."""
+    def stop(self) -> None:
+        """Nothing is fetched any more: the thread ends. Called by whoever has the pump."""
         self._stopped = True
         self._orders.put(None)
+
+    def give_up(self) -> None:
+        """Nobody wants more of it. Waits a little for the item that it is reading."""
+        self.stop()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(PATIENCE)
         self._items = None

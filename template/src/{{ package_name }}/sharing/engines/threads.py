@@ -65,8 +65,10 @@ class Errands:
     def close(self, timeout: float) -> bool:
         """Wait until all is done, for so many seconds at most; whether it is."""
         thread = self._thread
-        if thread is None or thread is threading.current_thread():
+        if thread is None:
             return True
         self._queue.put(None)
+        if thread is threading.current_thread():  # it ends when it is done with what calls this
+            return True
         thread.join(timeout)
         return not thread.is_alive()

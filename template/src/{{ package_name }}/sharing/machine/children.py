@@ -219,7 +219,8 @@ class _Own(Child):
             self._process.join(NEWS)
         for _ in range(3):
             if (code := self._process.exitcode) is not None:
-                return int(code)
+                # So `multiprocessing` says that the server has ended before it could tell.
+                return UNKNOWN if self._is_told and code == 255 else int(code)
             time.sleep(0.001)  # another thread may just have asked, and will say it
         # `multiprocessing` takes what it can't wait for as alive, and would not close it.
         self._process._popen.returncode = UNKNOWN

@@ -22,7 +22,7 @@ from . import lifeline
 from .children import Child, Launcher
 from .memory import Words
 from .primitives import Words as WordsProtocol
-from .reasons import death
+from .reasons import why_not_started
 
 Recipe = tuple[Callable[..., object], tuple[object, ...]]
 """What to call to make an object."""
@@ -127,9 +127,8 @@ class Services:
             exitcode, deaths = self.process.exitcode(), deaths + 1
             self.stop()
             if not lifeline.worth_another_start(exitcode, deaths):
-                raise ServiceLost(
-                    f"the process of the services ended while it started, {death(exitcode)}"
-                )
+                reason = why_not_started(exitcode, self._launcher.method)
+                raise ServiceLost(f"the process of the services ended while it started, {reason}")
 
     def _start(self) -> bool:
         present = self._present.view[0] + 1

@@ -241,15 +241,17 @@ class Lock(_Locking):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Its mutex knows by itself whether it is this thread that has it.
-        try:
-            code = self._unlock()
-        except MutexLost:
-            _held.remove(self)
-            raise self._lease_lost() from None
-        if code:
+        if self._owner != get_ident():
             raise self._left_elsewhere()
-        _held.remove(self)
+        # First, since whoever gets the lock next may do so before this thread goes on.
+        try:
+            _held.remove(self)
+        except ValueError:
+            raise self._left_elsewhere() from None
+        try:
+            self._unlock()
+        except MutexLost:
+            raise self._lease_lost() from None
 
 
 _FLIP = 0  # a word that counts commits; whether it is odd says which copy is the current one

@@ -145,7 +145,10 @@ class ProcessCrew:
         self._host = ProcessHost(self._launcher, self.workers + 1)
         for pattern in patterns:
             pattern.move_to(self._host)
-        self._host.services.start()
+        try:
+            self._host.services.start()
+        except ServiceLost as error:
+            raise StartFailed(str(error)) from None
         self._watch_services()
         for pattern in patterns:
             pattern.opened()
