@@ -352,6 +352,7 @@ def test_a_source_that_closes_its_own_map() -> None:
             results.close()
             yield 3
 
+        results: Any
         for own_thread in (True, False):
             results = engine.map(double, source(), source_thread=own_thread, chunk_size=1)
             read_till_told(results)

@@ -267,7 +267,9 @@ class Pump:
         self.post(e.Hurry())
 
     def stop(self) -> None:
-        """Turn no more: the keeper ends, and whoever else turns just now."""
+        """Turn no more: the keeper ends, and whoever else turns just now. Once is enough."""
+        if self._stopped:
+            return
         self._stopped = True
         self._keeper_bell.ring()
         self._wanted = True
