@@ -86,7 +86,7 @@ def test_map_blocks_writes_to_another_array(engine: Engine) -> None:
         ({"source": sharing.SharedArray(3)}, "source must be a SharedArray that is a field of the"),
         ({"out": sharing.SharedArray(3)}, "out must be a SharedArray that is a field of the state"),
         ({"rows": 0}, "rows must be above 0, not 0"),
-        ({"retries": -1}, "retries must be 0 or more"),
+        ({"retries": -1}, "retries must be a whole number, 0 or more"),
     ],
 )
 def test_bad_arguments_of_map_blocks_are_refused(

@@ -347,10 +347,10 @@ def test_a_lambda_or_what_is_no_function_is_refused_as_a_job(any_engine: Engine,
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"chunk_size": 0}, "chunk_size must be above 0, not 0"),
-        ({"chunk_size": 1.5}, "chunk_size must be above 0, not 1.5"),
-        ({"retries": -1}, "retries must be 0 or more, not -1"),
-        ({"retries": None}, "retries must be 0 or more, not None"),
+        ({"chunk_size": 0}, "chunk_size must be a whole number above 0, not 0"),
+        ({"chunk_size": 1.5}, "chunk_size must be a whole number above 0, not 1.5"),
+        ({"retries": -1}, "retries must be a whole number, 0 or more, not -1"),
+        ({"retries": None}, "retries must be a whole number, 0 or more, not None"),
         ({"timeout": 0}, "timeout must be above 0 seconds, not 0"),
         ({"timeout": "soon"}, "timeout must be above 0 seconds, not 'soon'"),
         ({"timeout": float("nan")}, "timeout must be above 0 seconds, not nan"),
@@ -363,6 +363,15 @@ def test_options_that_make_no_sense_are_refused(
         any_engine.map(square, [1], **options)
     with pytest.raises(sharing.SharingError, match=message):
         any_engine.outcomes(square, [1], **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"chunk_size": 10**30}, {"timeout": 10**400}, {"timeout": 1e300}, {"retries": 10**30}],
+    ids=["chunk_size", "timeout", "a float", "retries"],
+)
+def test_options_of_any_size_are_taken(engine: Engine, options: dict[str, Any]) -> None:
+    assert list(engine.map(square, range(5), **options)) == [0, 1, 4, 9, 16]
 
 
 # Deaths

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import atexit
 import itertools
+import math
 import operator
 import os
 import pickle
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -466,12 +468,14 @@ def _settings(fn: Callable[..., object], items: Iterable[object], options: MapOp
     retries = _whole(options.get("retries", 2))
     timeout = options.get("timeout")
     if chunk_size is not None and (_whole(chunk_size) or 0) < 1:
-        raise SharingError(f"chunk_size must be above 0, not {chunk_size!r}")
+        raise SharingError(f"chunk_size must be a whole number above 0, not {chunk_size!r}")
     if retries is None or retries < 0:
-        raise SharingError(f"retries must be 0 or more, not {options['retries']!r}")
+        raise SharingError(f"retries must be a whole number, 0 or more, not {options['retries']!r}")
     try:
         timeout = None if timeout is None else float(timeout)
         fits = timeout is None or timeout > 0
+    except OverflowError:  # longer than any float can say
+        timeout, fits = math.inf, True
     except (TypeError, ValueError):
         fits = False
     if not fits:
@@ -480,7 +484,7 @@ def _settings(fn: Callable[..., object], items: Iterable[object], options: MapOp
     if unknown:
         raise TypeError(f"a map has no option {min(unknown)!r}")
     ordered = options.get("ordered", True)
-    size = _whole(chunk_size)
+    size = None if chunk_size is None else min(operator.index(chunk_size), sys.maxsize)
     return Settings(_name_of(fn), bool(ordered), size, retries, timeout, length_of(items))
 
 

@@ -129,7 +129,7 @@ def open_engine(
             "`nox -s update -- -d 'engines=[…]'` add it to the project"
         )
     workers = None if workers is None else _above_zero(workers)
-    if workers is not None and engine == ENGINES[0]:
+    if workers is not None and address is None:  # else they are elsewhere
         obstacle = limits.why_impossible(workers)
         if obstacle is not None:
             raise SharingError(str(obstacle))

@@ -169,14 +169,14 @@ def _as_it_is(remote: RemoteService) -> RemoteService:
 _site: Site | None = None
 
 
-def _settle_in(site: Site) -> None:
-    """In a worker, when it has started."""
+def _settle_in(site: Site, parent: int) -> None:
+    """In a worker, when it has started: its parent may have ended by then."""
     import multiprocessing.util
 
     global _site
     _site = site
     lifeline.ignore_stop_signals()
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     multiprocessing.util.Finalize(None, remote.leave, (site.engine,), exitpriority=10)
 
 
@@ -235,7 +235,7 @@ class JoblibCrew:
     def _new_executor(self) -> ProcessPoolExecutor:
         limits = lifeline.limits_of(max(1, available_cores() // self.workers))
         return ProcessPoolExecutor(
-            self.workers, initializer=_settle_in, initargs=(self._site,), env=limits
+            self.workers, initializer=_settle_in, initargs=(self._site, self._pid), env=limits
         )
 
     def end(self, *, politely: bool) -> Iterable[CrewEvent]:
