@@ -3,15 +3,19 @@
 import contextlib
 import itertools
 import logging
+import os
+import signal
+import sys
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 from driven_jobs import Item, State, do_as_told, double, wait_to_go
 from in_threads import SOON, start
 from signs import Signs, wait_until
-from under_test import sharing
+from under_test import driver, sharing
 
 pytestmark = pytest.mark.timeout(100)
 
@@ -301,7 +305,7 @@ def test_each_thread_that_closes_it_returns_when_it_is_closed(
 ) -> None:
     engine = opened(start_method)
     engine.__enter__()
-    reader = start(next, engine.map(wait_to_go, [Item(signs, 0)]))
+    reader = start(next, engine.map(wait_to_go, [Item(signs, 1)]))
     signs.wait("begun")
     closers = [start(engine.__exit__, None, None, None) for _ in range(3)]
     assert not any(closer.done() for closer in closers)
@@ -313,6 +317,39 @@ def test_each_thread_that_closes_it_returns_when_it_is_closed(
             assert list(another.map(double, [1])) == [2]
     with contextlib.suppress(sharing.SharingError):
         reader.result(SOON)
+
+
+def test_who_waits_for_another_thread_to_close_it_is_interrupted(
+    signs: Signs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What still runs is ended then, as where the main thread closes it by itself."""
+    monkeypatch.setattr(driver, "GRACE", 0.1)
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        wait_until(lambda: "_wait_for_closer" in names_of(sys._current_frames()[main]))
+        os.kill(os.getpid(), signal.SIGINT)
+
+    engine = opened("fork")
+    engine.__enter__()
+    reader = start(next, engine.map(do_as_told, [Item(signs, 0, "hangs")]))
+    signs.wait("tried 0")
+    closer = start(engine.__exit__, None, None, None)
+    with pytest.raises(KeyboardInterrupt):
+        start(interrupt)
+        engine.__exit__(None, None, None)
+    closer.result(SOON)
+    with pytest.raises(sharing.SharingError):
+        reader.result(SOON)
+
+
+def names_of(frame: FrameType | None) -> list[str]:
+    """The functions that a thread is in."""
+    names = []
+    while frame is not None:
+        names.append(frame.f_code.co_name)
+        frame = frame.f_back
+    return names
 
 
 def test_no_source_is_read_on_whose_map_is_kept() -> None:

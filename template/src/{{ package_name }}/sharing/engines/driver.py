@@ -52,6 +52,9 @@ R = TypeVar("R")
 
 OPTIONS = MapOptions.__optional_keys__
 
+TICK = 0.1
+"""Seconds between two looks at whether a signal has come, while another thread closes."""
+
 GRACE = 5.0
 """Seconds that running items have to end when the work is interrupted."""
 
@@ -140,27 +143,46 @@ class Driver(Engine[S]):
         with self._signals.put_off():
             if os.getpid() != self._pid:  # a fork of the program has nothing to close
                 return
-            interrupt = None
             with self._closing:
                 was_open, self._is_open = self._is_open, False
                 if was_open:
                     self._closer = threading.get_ident()
-            if not was_open:
-                if self._closer not in (None, threading.get_ident()):
-                    self._has_shut.wait()
-                self._signals.give_back()  # another thread has closed it, which could not
-                return
             pump = self._pump
-            assert pump is not None
+            if pump is None:  # it has never opened
+                return
+            interrupt = self._close(pump, kind) if was_open else self._wait_for_closer(pump)
+        if interrupt is not None:
+            raise interrupt
+        self._signals.deliver()
+
+    def _close(self, pump: Pump, kind: type[BaseException] | None) -> BaseException | None:
+        """Close it; what has interrupted that, if anything."""
+        interrupt = None
+        try:
             if pump.error is None:
                 interrupt = self._drain(pump, None if kind is None else GRACE)
             self._shut(
                 whole=kind is None and interrupt is None and pump.error is None,
                 politely=interrupt is None and pump.error is None,
             )
-        if interrupt is not None:
-            raise interrupt
-        self._signals.deliver()
+        finally:
+            self._has_shut.set()
+        return interrupt
+
+    def _wait_for_closer(self, pump: Pump) -> BaseException | None:
+        """Wait until another thread has closed it; what has interrupted that, if anything."""
+        interrupt, end = None, math.inf
+        if self._closer not in (None, threading.get_ident()):
+            while not self._has_shut.wait(TICK):
+                raised = self._signals.raised()
+                if raised is not None:
+                    grace = GRACE if interrupt is None else 0.0
+                    interrupt, end = raised, time.monotonic() + grace
+                if time.monotonic() >= end:
+                    pump.hurry()
+                    end = math.inf
+        self._signals.give_back()  # which the other thread could not
+        return interrupt
 
     def _drain(self, pump: Pump, grace: float | None) -> BaseException | None:
         """Let what runs end, within a grace if there is one; what has interrupted that, if any.
@@ -205,7 +227,6 @@ class Driver(Engine[S]):
             self._crew.close()
             atexit.unregister(self._on_exit)
             self._signals.give_back()
-            self._has_shut.set()
         if raised is not None:
             raise raised
         self._signals.deliver()
