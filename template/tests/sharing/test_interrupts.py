@@ -20,7 +20,7 @@ import scripts
 from driven_jobs import Item, State, do_as_told, double
 from in_threads import start
 from needs import needs
-from signs import Signs, wait_until
+from signs import Signs
 from under_test import sharing
 
 if TYPE_CHECKING:
@@ -206,18 +206,17 @@ def test_what_another_handler_raises_is_raised_once(
     alarm("before", raise_time_is_up)
     with sharing.open_engine(State(), workers=2, start_method=start_method) as engine:
         alarm("while open", raise_time_is_up)
-        for _ in range(3):
-            items = [Item(signs, n, "takes a while") for n in range(4)]
-            results = engine.map(do_as_told, items)
-            start(send_when_begun, signs)
+        for turn in range(3):
+            items = [Item(signs, n, "takes a while") for n in range(10 * turn, 10 * turn + 9)]
+            results = engine.map(do_as_told, items, chunk_size=1)
+            start(send_when_begun, signs, items[0])
             with pytest.raises(TimeIsUp):
                 list(results)
             assert list(engine.map(double, range(9))) == [2 * n for n in range(9)]
 
 
-def send_when_begun(signs: Signs) -> None:
-    count = len(signs.notes("tried 0"))
-    wait_until(lambda: len(signs.notes("tried 0")) > count)
+def send_when_begun(signs: Signs, item: Item) -> None:
+    signs.wait(f"tried {item.number}")
     os.kill(os.getpid(), signal.SIGUSR1)
 
 
