@@ -216,7 +216,7 @@ def matrix_(session: nox.Session) -> None:
 
 @nox.session(allow_parallel=True)
 def kills(session: nox.Session) -> None:
-    """Kill 200 workers from outside while two of the jobs run, and compare the totals."""
+    """Kill 120 workers from outside while two of the jobs run, and compare the totals."""
     install(session)
     pytest(session, "tests/test_kills.py")
 

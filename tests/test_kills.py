@@ -24,7 +24,7 @@ import pytest
 from conftest import Render
 from rendering import PATTERNS, install
 
-KILLS = 100
+KILLS = 60
 #: Seconds until a run is given up.
 LIMIT = 300.0
 #: What a run may have received before the next one begins, so that no item runs out of tries.
