@@ -394,8 +394,11 @@ class Pump:
         Signals are put off before the lock is taken: it would stay taken for ever if a handler
         raised between that and what gives it back.
         """
+        borrowed: list[int] = []
         entered = self._signals.enter(self._crew.wake)
         try:
+            if entered:
+                borrowed = self._signals.borrow()
             if not self._turning.acquire(blocking=False):
                 return False
             self._turner = threading.get_ident()
@@ -413,6 +416,8 @@ class Pump:
         finally:
             if entered:
                 self._signals.leave()
+            if borrowed:
+                self._signals.put_back(borrowed)
 
     def _hand_on(self, mine: Waiter | None) -> None:
         others = [

@@ -28,10 +28,14 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 """What `signal.signal` takes and returns."""
 
 
-_handler_of: Callable[[int], object] = getattr(
+_handler_of: Callable[[int], Handler] = getattr(
     sys.modules.get("_signal"), "getsignal", signal.getsignal
 )
-"""`signal.getsignal` without the enumeration around it, which takes longer than a turn's books."""
+_handle_by: Callable[[int, Handler], Handler] = getattr(
+    sys.modules.get("_signal"), "signal", signal.signal
+)
+"""`signal.getsignal` and `signal.signal` without the enumerations around them, which take longer
+than a turn's books."""
 
 
 def _nobody() -> None:
@@ -48,6 +52,7 @@ class Signals:
 
     def __init__(self) -> None:
         self._before: dict[int, Handler] = {}
+        self._taken: list[int] = []
         self._inside = 0
         self._pending: list[tuple[int, FrameType | None]] = []
         self._wakers: list[Callable[[], None]] = []
@@ -65,6 +70,24 @@ class Signals:
             handler = signal.getsignal(number)
             if callable(handler) or (number in NUMBERS and handler == signal.SIG_DFL):
                 self._before[number] = signal.signal(number, self._ours)
+                if number in NUMBERS:
+                    self._taken.append(number)
+
+    def borrow(self) -> list[int]:
+        """Put off what was set since, too: the numbers, for `put_back`. Called after `enter`."""
+        borrowed = []
+        for number in OTHERS:
+            handler = _handler_of(number)
+            if handler is not self._ours and callable(handler):
+                self._before[number] = handler
+                _handle_by(number, self._ours)
+                borrowed.append(number)
+        return borrowed
+
+    def put_back(self, borrowed: list[int]) -> None:
+        """Undo `borrow`."""
+        for number in borrowed:
+            _handle_by(number, self._before[number])
 
     def give_back(self) -> None:
         """Set those again that were there, unless the program has set others since.
@@ -82,15 +105,10 @@ class Signals:
         """Whether this thread can be inside the engine without an exception of a handler."""
         if threading.get_ident() != self._main:
             return True
-        ours = self._ours
-        for number in self._before:
-            if _handler_of(number) is not ours:
+        for number in self._taken:
+            if _handler_of(number) is not self._ours:
                 return False
-        for number in OTHERS:  # one that was set since is not put off
-            handler = _handler_of(number)
-            if handler is not ours and callable(handler):
-                return False
-        return bool(self._before)
+        return bool(self._taken)
 
     def enter(self, wake: Callable[[], None]) -> bool:
         """Inside the engine: put them off, and have a thread woken that waits; for `leave`."""
